@@ -1,0 +1,88 @@
+"""The exception tree.
+
+Everything that a user can cause derives from `LightningRLHFError`; the command line prints its message and
+exits with code 2. Messages follow one form: `{subject} must {rule}, got {value}.` and what to do about it.
+
+    LightningRLHFError
+    ├── ConfigError             an argument, or a combination of arguments, that cannot work
+    ├── RecordError             a record that breaks a rule of its class
+    ├── DataError               a source, file or split that cannot be read
+    │   └── BadRowError         one row: names file, line and rule
+    ├── TemplateError           template and tokenizer do not fit together
+    ├── ModelError              a model, tokenizer or head that cannot be loaded, saved or used
+    ├── ScorerError             a reward function or reward model that returned something unusable
+    ├── RunDirectoryError       an output directory that cannot be used
+    └── PluginError             a plug-in with a fault
+        └── UnknownComponentError   a name that nobody offers, or that was set aside
+"""
+
+__all__ = [
+    "BadRowError",
+    "ConfigError",
+    "DataError",
+    "LightningRLHFError",
+    "ModelError",
+    "PluginError",
+    "RecordError",
+    "RunDirectoryError",
+    "ScorerError",
+    "TemplateError",
+    "UnknownComponentError",
+]
+
+
+class LightningRLHFError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+
+class ConfigError(LightningRLHFError):
+    """An argument, or a combination of arguments, that cannot work."""
+
+
+class RecordError(LightningRLHFError, ValueError):
+    """A record that breaks a rule of its class."""
+
+
+class DataError(LightningRLHFError):
+    """A source, a file or a split that cannot be read."""
+
+
+class BadRowError(DataError):
+    """One row that breaks a rule.
+
+    Args:
+        rule: what is wrong and what to do, one sentence.
+        origin: file, hub name or component that the row came from.
+        line: 1-based line (jsonl, csv) or row (parquet, json, hub) in it.
+    """
+
+    def __init__(self, rule: str, *, origin: str = "", line: int | None = None) -> None:
+        self.rule = rule
+        self.origin = origin
+        self.line = line
+        place = origin if line is None else f"{origin}:{line}"
+        super().__init__(f"{place}: {rule}" if place else rule)
+
+
+class TemplateError(LightningRLHFError):
+    """A template and a tokenizer that do not fit together."""
+
+
+class ModelError(LightningRLHFError):
+    """A model, tokenizer or head that cannot be loaded, saved or used."""
+
+
+class ScorerError(LightningRLHFError):
+    """A reward function or reward model that returned something unusable."""
+
+
+class RunDirectoryError(LightningRLHFError):
+    """An output directory that cannot be used for this run."""
+
+
+class PluginError(LightningRLHFError):
+    """A plug-in with a fault."""
+
+
+class UnknownComponentError(PluginError):
+    """A component name that nobody offers, or whose plug-in was set aside."""

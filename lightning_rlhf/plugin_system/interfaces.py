@@ -1,0 +1,133 @@
+"""The base classes of components. They import no torch, so that a plug-in's names can be listed at once."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lightning_rlhf.errors import TemplateError
+from lightning_rlhf.records import Message, Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = [
+    "SPLITS",
+    "DataSource",
+    "ModelSource",
+    "PromptTemplate",
+    "RankingConverter",
+    "RewardFunction",
+    "Segment",
+]
+
+SPLITS = ("train", "validation", "test")
+
+
+class DataSource(ABC):
+    """Where records come from."""
+
+    @abstractmethod
+    def load(self, split: str) -> Iterable[Record]:
+        """The records of one split.
+
+        Repeatable: every call yields the same records in the same order. One kind of record per source. A split that the
+        source does not have is an empty iterable. Has a length where it can be known.
+
+        Args:
+            split: one of train, validation, test.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a rendered dialogue.
+
+    Args:
+        text: the piece.
+        supervised: the assistant wrote it, so that supervised fine-tuning learns it.
+        control: the template wrote it, and special tokens in it are recognised. Text that came out of a message is never
+            control, so that no message can hold a turn marker or a stop token.
+    """
+
+    text: str
+    supervised: bool
+    control: bool = False
+
+
+class PromptTemplate(ABC):
+    """How a dialogue becomes text."""
+
+    stop: tuple[str, ...] = ()
+    """Strings that end an assistant turn. Those that are exactly one token of the tokenizer stop generation."""
+
+    @abstractmethod
+    def render(self, messages: Sequence[Message]) -> list[Segment]:
+        """The whole dialogue; every assistant turn supervised, with what ends it, and nothing else."""
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "PromptTemplate":
+        """The template for this tokenizer; itself, unless the rendering depends on the tokenizer."""
+        return self
+
+    def generation_prompt(self, messages: Sequence[Message]) -> list[Segment]:
+        """What the policy continues: the rendering with an empty assistant turn at its end, cut where that turn begins.
+
+        Raises:
+            TemplateError: the template supervises nothing in an assistant turn.
+        """
+        before = sum(segment.supervised for segment in self.render(messages)) if messages else 0
+        segments = self.render([*messages, Message("assistant", "")])
+        seen = 0
+        for index, segment in enumerate(segments):
+            if segment.supervised:
+                if seen == before:
+                    return segments[:index]
+                seen += 1
+        raise TemplateError(
+            f"template {type(self).__name__} must supervise an assistant turn, got a rendering without one. "
+            "Mark what the assistant writes, and what ends its turn, as supervised."
+        )
+
+
+class RewardFunction(ABC):
+    """A score for a response, computed by code."""
+
+    @abstractmethod
+    def __call__(
+        self, prompts: Sequence[str], responses: Sequence[str], **columns: Sequence[Any]
+    ) -> Sequence[float] | Sequence[Sequence[float]]:
+        """One finite score per response, or per response one score for each of its `response_tokens`.
+
+        Must not depend on the neighbours in the batch nor change its inputs.
+
+        Args:
+            prompts: as rendered for the policy.
+            responses: decoded, without special and stop tokens.
+            **columns: one entry per response. Reserved names: `messages` (the dialogue so far), `response_tokens` (strings,
+                the stop token included) and `stopped` (bool); every other name is a field of the row.
+        """
+
+
+class RankingConverter(ABC):
+    """How places become scalar rewards."""
+
+    @abstractmethod
+    def __call__(self, ranks: "NDArray[np.floating[Any]]") -> "NDArray[np.floating[Any]]":
+        """Rewards of one prompt's candidates: order-preserving and permutation-equivariant.
+
+        Args:
+            ranks: `(num_annotators, num_candidates)`, 0 = best, ties equal, nan = unranked.
+
+        Returns:
+            `(num_candidates,)`, higher = better, nan where no annotator ranked.
+        """
+
+
+class ModelSource(ABC):
+    """Where a causal language model and its tokenizer come from."""
+
+    @abstractmethod
+    def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+        """The model, in fp32 unless its files say otherwise, on the CPU, and its tokenizer."""
