@@ -20,7 +20,7 @@ class Component:
 
     Args:
         name: the short name for configs; letters, digits and underscores, starting with a lower-case letter.
-        target: a class, a function annotated with the class that it returns, or `"package.module:Name"` of either, which
+        target: a class, a function annotated with the class it returns, or `"package.module:Name"` of either, which
             is imported only when it is used. Prefer the string: listing plug-ins then imports nothing heavy.
         summary: one line for `lightning-rlhf plugins list`.
 

@@ -33,8 +33,8 @@ class DataSource(ABC):
     def load(self, split: str) -> Iterable[Record]:
         """The records of one split.
 
-        Repeatable: every call yields the same records in the same order. One kind of record per source. A split that the
-        source does not have is an empty iterable. Has a length where it can be known.
+        Repeatable: every call yields the same records in the same order. One kind of record per source. A split that
+        the source does not have is an empty iterable. Has a length where it can be known.
 
         Args:
             split: one of train, validation, test.
@@ -48,8 +48,8 @@ class Segment:
     Args:
         text: the piece.
         supervised: the assistant wrote it, so that supervised fine-tuning learns it.
-        control: the template wrote it, and special tokens in it are recognised. Text that came out of a message is never
-            control, so that no message can hold a turn marker or a stop token.
+        control: the template wrote it, and special tokens in it are recognised. Text that came out of a message is
+            never control, so that no message can hold a turn marker or a stop token.
     """
 
     text: str
@@ -105,8 +105,8 @@ class RewardFunction(ABC):
         Args:
             prompts: as rendered for the policy.
             responses: decoded, without special and stop tokens.
-            **columns: one entry per response. Reserved names: `messages` (the dialogue so far), `response_tokens` (strings,
-                the stop token included) and `stopped` (bool); every other name is a field of the row.
+            **columns: one entry per response. Reserved names: `messages` (the dialogue so far), `response_tokens`
+                (strings, the stop token included) and `stopped` (bool); every other name is a field of the row.
         """
 
 

@@ -1,0 +1,1 @@
+"""Components that come with the library, offered through the hooks that plug-ins use."""

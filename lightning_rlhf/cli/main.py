@@ -1,0 +1,100 @@
+"""The console script: reads the first word and hands over. Imports no torch; only the heavy commands do."""
+
+import difflib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import cast
+
+from lightning_rlhf.errors import ConfigError, LightningRLHFError
+from lightning_rlhf.plugin_system.reporting import PluginWarning
+from lightning_rlhf.version import __version__
+
+__all__ = ["main"]
+
+Command = Callable[[list[str]], int | None]
+
+_TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+_COMMANDS = (*_TRAINER_COMMANDS, "demo", "plugins")
+_USER_ERROR = 2
+_INTERRUPTED = 130
+
+_HELP = """\
+usage: lightning-rlhf COMMAND [ARGUMENTS]
+
+Supervised fine-tuning, reward models and PPO for language models, on PyTorch Lightning.
+
+commands:
+  fit         train; the stage stands in the config:  lightning-rlhf fit --config sft.yaml
+  validate    the validation metrics of a checkpoint
+  test        the same metrics on the test split
+  predict     write predictions.jsonl: responses, or the scores of a reward model
+  demo        the whole recipe on a laptop, offline
+  plugins     list the installed plug-ins and what they offer
+
+options:
+  --version   show the version and exit
+  -h, --help  show this message and exit
+
+`lightning-rlhf COMMAND --help` tells more about a command.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Run the command line.
+
+    Args:
+        argv: the words after the program's name; None: those of this process. `sys.argv` is never edited, because the
+            launcher of distributed training runs it again.
+
+    Returns:
+        The exit status: 2 for a user's mistake, 130 for an interrupt.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    format_before, warnings.formatwarning = warnings.formatwarning, _formatted_warning
+    try:
+        return _run(words)
+    except LightningRLHFError as error:
+        print(f"lightning-rlhf: error: {error}", file=sys.stderr)
+        return _USER_ERROR
+    except KeyboardInterrupt:
+        print("lightning-rlhf: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    finally:
+        warnings.formatwarning = format_before
+
+
+def _run(words: list[str]) -> int | None:
+    if not words:
+        print(_HELP, end="", file=sys.stderr)
+        return _USER_ERROR
+    word = words[0]
+    if word in ("-h", "--help", "help"):
+        print(_HELP, end="")
+        return 0
+    if word == "--version":
+        print(f"lightning-rlhf {__version__}")
+        return 0
+    if word in _TRAINER_COMMANDS:
+        return _command("lightning_rlhf.cli.lightning")(words)
+    if word in _COMMANDS:
+        return _command(f"lightning_rlhf.cli.{word}")(words[1:])
+    near = difflib.get_close_matches(word, _COMMANDS, n=2)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "See lightning-rlhf --help."
+    raise ConfigError(f"the command must be one of {', '.join(_COMMANDS)}, got {word!r}. {hint}")
+
+
+def _command(module: str) -> Command:
+    return cast(Command, import_module(module).run)
+
+
+def _formatted_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    if issubclass(category, PluginWarning):  # the line of our own code that warns helps nobody
+        return f"lightning-rlhf: warning: {message}\n"
+    return _default_format(message, category, filename, lineno, line)
+
+
+_default_format = warnings.formatwarning
