@@ -1,0 +1,261 @@
+"""Reads the rows of local files, one at a time, each with its place.
+
+Text formats are read as bytes, line by line, and parsed here: a reader that casts each column to one type stops at the
+first boolean among strings, and one that decodes the whole file stops at its first broken byte. Here such a row is one
+bad row, named by its line.
+"""
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from lightning_rlhf.errors import DataError, RecordError
+
+__all__ = ["FILE_FORMATS", "FileFormat", "NumberedRow", "TextUnit", "file_format_of", "num_rows", "read_rows"]
+
+FileFormat = Literal["jsonl", "json", "csv", "parquet", "text"]
+TextUnit = Literal["line", "paragraph"]
+NumberedRow = tuple[int, Any]
+"""1-based line (jsonl, csv, text) or row (json, parquet), and the row or the `RecordError` that stands for it."""
+
+FILE_FORMATS: tuple[FileFormat, ...] = ("jsonl", "json", "csv", "parquet", "text")
+
+_SUFFIXES: dict[str, FileFormat] = {
+    ".jsonl": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".txt": "text",
+}
+_ROWS_PER_BATCH = 256
+_LONGEST_CELL = 2**31 - 1
+
+
+def file_format_of(path: str) -> FileFormat:
+    """The format that a file's suffix names.
+
+    Raises:
+        DataError: it names none.
+    """
+    name = path.lower().removesuffix(".gz")
+    suffix = Path(name).suffix
+    if suffix not in _SUFFIXES:
+        raise DataError(
+            f"the suffix of a data file must be one of {', '.join(_SUFFIXES)}, each also with .gz, got {path!r}. "
+            "Rename the file, or name its format in `file_format`."
+        )
+    return _SUFFIXES[suffix]
+
+
+def read_rows(path: Path, file_format: FileFormat, text_unit: TextUnit = "line") -> Iterator[NumberedRow]:
+    """The rows of a file in their order.
+
+    Args:
+        path: the file; unpacked on the way if its name ends in .gz.
+        file_format: how to read it.
+        text_unit: what is one row of a text file: a line, or a paragraph (lines up to a blank one). Blank lines are no
+            rows.
+
+    Yields:
+        Line or row number, and the row as a dict of its fields (whatever stands there, in jsonl and json) or a
+        RecordError.
+
+    Raises:
+        DataError: the file cannot be read to its end, or holds no row.
+    """
+    empty = True
+    try:
+        with _opened(path) as stream:
+            if file_format == "jsonl":
+                rows = _jsonl_rows(stream)
+            elif file_format == "json":
+                rows = _json_rows(stream, path)
+            elif file_format == "csv":
+                rows = _csv_rows(stream, path)
+            elif file_format == "parquet":
+                rows = _parquet_rows(stream, path)
+            else:
+                rows = _text_rows(stream, text_unit)
+            for row in rows:
+                empty = False
+                yield row
+    except EOFError:
+        raise DataError(f"{path} must be a whole gzip file, got one that is cut off. Copy it again.") from None
+    except (OSError, zlib.error) as error:
+        raise DataError(f"{path} must be a readable file, got {error}.") from error
+    if empty:
+        raise DataError(f"{path} must hold at least one row, got an empty file.")
+
+
+def num_rows(path: Path, file_format: FileFormat) -> int | None:
+    """How many rows a file holds, where it says so itself (parquet that is not packed again); else None."""
+    if file_format != "parquet" or path.suffix.lower() == ".gz":
+        return None
+    with _opened(path) as stream:
+        return int(_parquet_file(stream, path).metadata.num_rows)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    if path.suffix.lower() == ".gz":
+        with gzip.open(path, "rb") as unpacked:
+            yield unpacked  # type: ignore[misc]
+    else:
+        with path.open("rb") as plain:
+            yield plain
+
+
+def _lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    for number, line in enumerate(stream, start=1):
+        yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError(f"a row must be UTF-8, got the byte 0x{raw[error.start]:02x} at {error.start}.") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _parsed(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is no JSON, or an escape in it is half a character, which no tokenizer can encode.
+        RecursionError: it is nested too deeply.
+    """
+    value = json.loads(text, parse_constant=_refuse_constant)
+    if "\\u" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("an escape is half a surrogate pair") from None
+    return value
+
+
+def _jsonl_rows(stream: IO[bytes]) -> Iterator[NumberedRow]:
+    for number, line in _lines(stream):
+        if not line.strip():
+            continue
+        try:
+            yield number, _parsed(_decoded(line))
+        except RecordError as error:
+            yield number, error
+        except (ValueError, RecursionError) as error:
+            yield number, RecordError(f"a line must be JSON, got {_json_fault(error)}.")
+
+
+def _json_fault(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg[:1].lower()}{error.msg[1:]} at character {error.pos + 1}"
+    return "too many brackets in each other" if isinstance(error, RecursionError) else str(error)
+
+
+def _json_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
+    raw = stream.read().removeprefix(b"\xef\xbb\xbf")
+    if not raw.strip():
+        return
+    try:
+        rows = _parsed(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: a JSON file must be UTF-8, got the byte 0x{raw[error.start]:02x}.") from None
+    except json.JSONDecodeError as error:
+        hint = " A file with one row per line is named .jsonl." if error.msg == "Extra data" else ""
+        fault = f"{error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}"
+        raise DataError(f"{path}:{error.lineno}: the file must be JSON, got {fault}.{hint}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: the file must be JSON, got {_json_fault(error)}.") from None
+    if not isinstance(rows, list):
+        raise DataError(f"{path} must hold one JSON array of rows, got {type(rows).__name__}.")
+    yield from enumerate(rows, start=1)
+
+
+def _csv_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
+    csv.field_size_limit(_LONGEST_CELL)  # a document in a cell is longer than the module's 128 KiB
+    # Latin-1 keeps every byte, so that a broken one spoils its own row only; cells are decoded below.
+    reader = csv.reader((line.decode("latin-1") for _, line in _lines(stream)), strict=True)
+    header: list[str] | None = None
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = [_decoded(cell.encode("latin-1")) for cell in next(reader)]
+            if not cells:
+                continue
+            if header is None:
+                header = _checked_header(cells, path)
+                continue
+            if len(cells) != len(header):
+                raise RecordError(f"a row must have {len(header)} cells, as the header has, got {len(cells)}.")
+            yield first, dict(zip(header, cells, strict=True))
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if header is None:
+                raise DataError(f"{path}:{first}: the header must be CSV, got {error}.") from None
+            yield first, RecordError(f"a row must be CSV, got {error}.")
+        except RecordError as error:
+            if header is None:
+                raise DataError(f"{path}:{first}: {error}") from None
+            yield first, error
+
+
+def _checked_header(cells: list[str], path: Path) -> list[str]:
+    if len(set(cells)) != len(cells) or not all(cell.strip() for cell in cells):
+        raise DataError(f"the first line of {path} must name each column once, got {cells}.")
+    return cells
+
+
+def _parquet_file(stream: IO[bytes], path: Path) -> Any:
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    try:
+        return pq.ParquetFile(stream)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} must be a whole parquet file, got {error}.") from error
+
+
+def _parquet_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
+    import pyarrow as pa
+
+    number = 0
+    file = _parquet_file(stream, path)
+    try:
+        for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except pa.ArrowException as error:
+        raise DataError(f"{path} must be a whole parquet file, got {error} after row {number}.") from error
+
+
+def _text_rows(stream: IO[bytes], unit: TextUnit) -> Iterator[NumberedRow]:
+    block: list[bytes] = []
+    first = 1
+    for number, line in _lines(stream):
+        blank = not line.strip()
+        if block and (blank or unit == "line"):
+            yield _text_row(first, block)
+            block = []
+        if not blank:
+            first = first if block else number
+            block.append(line)
+    if block:
+        yield _text_row(first, block)
+
+
+def _text_row(first: int, block: list[bytes]) -> NumberedRow:
+    try:
+        return first, {"text": _decoded(b"".join(block)).rstrip("\r\n")}
+    except RecordError as error:
+        return first, error

@@ -1,0 +1,261 @@
+"""Built-in datasets: local files and the hub.
+
+A bad row does not end a stream: a `BadRowError` that names its place is yielded in the row's stead, and the consumer
+raises or counts it. A plug-in's `DataSource` may do the same.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_rlhf.builtins.files import FileFormat, TextUnit, file_format_of, num_rows, read_rows
+from lightning_rlhf.builtins.rows import RecordKind, RowReader
+from lightning_rlhf.builtins.splitting import assigned_split, check_fractions
+from lightning_rlhf.errors import BadRowError, ConfigError, DataError, RecordError
+from lightning_rlhf.plugin_system.interfaces import SPLITS, DataSource
+from lightning_rlhf.records import Record
+
+__all__ = ["FileSource", "HubSource"]
+
+
+class _Records:
+    """The records of one split, read anew by every iteration."""
+
+    def __init__(self, source: "_RowSource", part: str, split: str) -> None:
+        self._source = source
+        self._part = part
+        self._split = split
+
+    def __iter__(self) -> Iterator[Record]:
+        source = self._source
+        reader = RowReader(source.columns, source.kind)
+        for origin, number, row, text_cells in source._rows(self._part):
+            reader.text_cells = text_cells
+            try:
+                if isinstance(row, RecordError):
+                    raise row
+                record = reader.record(row)
+            except RecordError as error:
+                if self._split == self._part:  # no prompt, no hash: a bad row is told of once, where it was read
+                    yield BadRowError(str(error), origin=origin, line=number)  # type: ignore[misc]
+                continue
+            if source._split_of(record, self._part) == self._split:
+                yield record
+
+
+class _SizedRecords(_Records):
+    """Records whose number is known before they are read."""
+
+    def __init__(self, source: "_RowSource", split: str, length: int) -> None:
+        super().__init__(source, split, split)
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+
+class _RowSource(DataSource):
+    """What files and the hub share: rows to records, and splits cut out of the training rows."""
+
+    def __init__(
+        self,
+        columns: Mapping[str, str | list[str]] | None,
+        val_fraction: float,
+        test_fraction: float,
+        kind: RecordKind | None,
+    ) -> None:
+        check_fractions(val_fraction, test_fraction)
+        self.columns = dict(columns or {})
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.kind = kind
+
+    def load(self, split: str) -> Iterable[Record]:
+        """The records of one split, with a `BadRowError` in place of each bad row.
+
+        Args:
+            split: one of train, validation, test. A split that nothing supplies and no fraction cuts out of the
+                training rows is empty.
+
+        Raises:
+            DataError: the split cannot be read.
+        """
+        if split not in SPLITS:
+            raise DataError(f"a split must be one of {', '.join(SPLITS)}, got {split!r}.")
+        part = "train" if self._fractions()[split] else split
+        if not self._has(part):
+            return ()
+        length = None if any(self._fractions().values()) and part == "train" else self._num_rows(part)
+        return _Records(self, part, split) if length is None else _SizedRecords(self, split, length)
+
+    def _fractions(self) -> dict[str, float]:
+        return {"train": 0.0, "validation": self.val_fraction, "test": self.test_fraction}
+
+    def _split_of(self, record: Record, part: str) -> str:
+        return assigned_split(record, self.val_fraction, self.test_fraction) if part == "train" else part
+
+    def _check_overlap(self, given: Iterable[str], argument: str) -> None:
+        unknown = [split for split in given if split not in SPLITS]
+        if unknown:
+            raise ConfigError(f"the splits in `{argument}` must be among {', '.join(SPLITS)}, got {unknown[0]!r}.")
+        for split, fraction in self._fractions().items():
+            if fraction and split in given:
+                name = "val_fraction" if split == "validation" else "test_fraction"
+                raise ConfigError(f"{name} must be 0 when `{argument}` names the {split} split, got {fraction}.")
+
+    @abstractmethod
+    def _has(self, part: str) -> bool:
+        """Whether there are rows for a part; raises DataError when they should be there and are not."""
+
+    @abstractmethod
+    def _rows(self, part: str) -> Iterator[tuple[str, int, Any, bool]]:
+        """Origin, line, row (or what is wrong with it), and whether its fields are cells of text."""
+
+    @abstractmethod
+    def _num_rows(self, part: str) -> int | None:
+        """How many rows a part holds, where that costs nothing to know."""
+
+
+class FileSource(_RowSource):
+    """Rows of local files: jsonl, json (one array), csv, parquet or txt, plain or packed with gzip.
+
+    Args:
+        path: a file, a list of files that are read one after the other, or files per split
+            (`{train: a.jsonl, validation: b.jsonl}`).
+        columns: the file's names for our fields, such as `{prompt: question, response: answer}`. A value may be a path
+            into a field (`chosen.value`, `conversations.0.value`) or a list (`responses: [response1, response2]`).
+        val_fraction: share of the prompts to hold out for validation, chosen by a hash of the prompt.
+        test_fraction: share of the prompts to hold out for testing.
+        kind: what a row is: text, demonstration, ranking or prompt; null reads it from the row's fields.
+        file_format: jsonl, json, csv, parquet or text; null reads it from the file's name.
+        text_unit: what is one row of a text file: a line, or a paragraph, which ends at a blank line.
+    """
+
+    def __init__(
+        self,
+        path: str | list[str] | dict[str, str | list[str]],
+        columns: dict[str, str | list[str]] | None = None,
+        val_fraction: float = 0.0,
+        test_fraction: float = 0.0,
+        kind: RecordKind | None = None,
+        file_format: FileFormat | None = None,
+        text_unit: TextUnit = "line",
+    ) -> None:
+        super().__init__(columns, val_fraction, test_fraction, kind)
+        self.path = path
+        self.file_format = file_format
+        self.text_unit = text_unit
+        by_split = path if isinstance(path, dict) else {"train": path}
+        self._files = {split: _path_list(files) for split, files in by_split.items()}
+        self._check_overlap(self._files, "path")
+        for file in (file for files in self._files.values() for file in files):
+            self._format(file)
+
+    def _format(self, file: str) -> FileFormat:
+        return self.file_format or file_format_of(file)
+
+    def _has(self, part: str) -> bool:
+        for file in self._files.get(part, ()):
+            path = _local(file)
+            if path.is_dir():
+                raise DataError(f"a data file must be a file, got the directory {file!r}. Name the files in it.")
+            if not path.exists():
+                raise DataError(f"a data file must exist, got {file!r}, looked for in {Path.cwd()}.")
+            if path.stat().st_size == 0:
+                raise DataError(f"{file} must hold at least one row, got an empty file.")
+        return part in self._files
+
+    def _rows(self, part: str) -> Iterator[tuple[str, int, Any, bool]]:
+        for file in self._files[part]:
+            file_format = self._format(file)
+            for number, row in read_rows(_local(file), file_format, self.text_unit):
+                yield file, number, row, file_format == "csv"
+
+    def _num_rows(self, part: str) -> int | None:
+        counts = [num_rows(_local(file), self._format(file)) for file in self._files[part]]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
+
+class HubSource(_RowSource):
+    """Rows of a dataset from the Hugging Face hub; nothing in it is executed.
+
+    Args:
+        name: the dataset's id, such as `owner/name`.
+        config: which configuration of it, where it has several.
+        splits: the hub's names for our splits, such as `{train: train_prefs, validation: test_prefs}`; null takes the
+            splits that are called train, validation and test, less those that the fractions below cut out of train.
+        columns: the dataset's names for our fields, as for `file`.
+        revision: commit, tag or branch; name a commit so that a later run reads the same rows.
+        val_fraction: share of the prompts to hold out for validation, chosen by a hash of the prompt.
+        test_fraction: share of the prompts to hold out for testing.
+        kind: what a row is: text, demonstration, ranking or prompt; null reads it from the row's fields.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: str | None = None,
+        splits: dict[str, str] | None = None,
+        columns: dict[str, str | list[str]] | None = None,
+        revision: str | None = None,
+        val_fraction: float = 0.0,
+        test_fraction: float = 0.0,
+        kind: RecordKind | None = None,
+    ) -> None:
+        super().__init__(columns, val_fraction, test_fraction, kind)
+        self.name = name
+        self.config = config
+        self.splits = splits
+        self.revision = revision
+        self._check_overlap(splits or (), "splits")
+        self._loaded: Mapping[str, Any] | None = None
+
+    def _datasets(self) -> Mapping[str, Any]:
+        """The hub's splits, read once: they are mapped from disk, not held in memory."""
+        if self._loaded is None:
+            import datasets
+
+            try:
+                self._loaded = datasets.load_dataset(self.name, self.config, revision=self.revision)
+            except Exception as error:
+                # Whatever goes wrong in there (network, name, access, a script), the user can only mend it outside.
+                raise DataError(
+                    f"dataset {self.name!r} must be readable from the hub, got {type(error).__name__}: {error}. Check "
+                    "the name, `config`, `revision` and the network, or download it and use the `file` source."
+                ) from error
+        return self._loaded
+
+    def _has(self, part: str) -> bool:
+        if self.splits is not None and part not in self.splits:
+            return False
+        found = self._hub_split(part) in self._datasets()
+        if not found and (self.splits is not None or part == "train"):
+            raise DataError(
+                f"dataset {self.name!r} must have the split {self._hub_split(part)!r}, got "
+                f"{', '.join(map(repr, self._datasets()))}. Name them in `splits`."
+            )
+        return found
+
+    def _hub_split(self, part: str) -> str:
+        return part if self.splits is None else self.splits[part]
+
+    def _rows(self, part: str) -> Iterator[tuple[str, int, Any, bool]]:
+        name = self.name if self.config is None else f"{self.name}/{self.config}"
+        for number, row in enumerate(self._datasets()[self._hub_split(part)], start=1):
+            yield f"{name}[{self._hub_split(part)}]", number, row, False
+
+    def _num_rows(self, part: str) -> int | None:
+        return len(self._datasets()[self._hub_split(part)])
+
+
+def _path_list(files: str | list[str]) -> list[str]:
+    paths = [files] if isinstance(files, str) else list(files)
+    if not paths or not all(isinstance(file, str) and file for file in paths):
+        raise ConfigError(f"path must name at least one file, got {files!r}.")
+    return paths
+
+
+def _local(file: str) -> Path:
+    return Path(file).expanduser()

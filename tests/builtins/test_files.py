@@ -1,0 +1,165 @@
+import gzip
+import json
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lightning_rlhf.builtins.files import file_format_of, num_rows, read_rows
+from lightning_rlhf.errors import DataError, RecordError
+
+
+def rows_of(path, content, file_format, **options):
+    path.write_bytes(content)
+    return list(read_rows(path, file_format, **options))
+
+
+@pytest.mark.parametrize(
+    ("name", "file_format"),
+    [("a.jsonl", "jsonl"), ("a.b.JSON.gz", "json"), ("x/a.csv", "csv"), ("a.parquet.gz", "parquet"), ("a.txt", "text")],
+)
+def test_the_suffix_names_the_format(name, file_format):
+    assert file_format_of(name) == file_format
+
+
+@pytest.mark.parametrize("name", ["a", "a.gz", "a.jsonl.zip", "a.xlsx", ".jsonl"])
+def test_an_unknown_suffix_is_refused_with_those_known(name):
+    with pytest.raises(DataError, match=r"one of \.jsonl, \.json, \.csv, \.parquet, \.txt"):
+        file_format_of(name)
+
+
+def test_lines_keep_their_numbers_over_blank_and_broken_ones(tmp_path):
+    content = b'\xef\xbb\xbf{"a": "\xc3\xa9"}\r\n\n{"a": "\xff"}\n{"a": NaN}\n{"a"\n{"a": "\\ud800"}\n{"a": true}'
+    rows = rows_of(tmp_path / "a.jsonl", content, "jsonl")
+    assert [number for number, _ in rows] == [1, 3, 4, 5, 6, 7]
+    assert rows[0][1] == {"a": "é"}
+    assert rows[-1][1] == {"a": True}
+    faults = [str(row) for _, row in rows if isinstance(row, RecordError)]
+    assert [fault.partition(", got ")[2] for fault in faults] == [
+        "the byte 0xff at 7.",
+        "NaN is no JSON value.",
+        "expecting ':' delimiter at character 6.",
+        "an escape is half a surrogate pair.",
+    ]
+
+
+def test_brackets_without_end_are_one_bad_row(tmp_path):
+    rows = rows_of(tmp_path / "a.jsonl", b"[" * 200_000 + b'\n{"a": 1}\n', "jsonl")
+    assert isinstance(rows[0][1], RecordError)
+    assert rows[1] == (2, {"a": 1})
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "json", "csv", "parquet", "text"])
+def test_a_packed_file_reads_as_the_plain_one(tmp_path, file_format):
+    rows = [{"a": "é\n1"}, {"a": "2"}] if file_format != "text" else [{"text": "é"}, {"text": "2"}]
+    if file_format == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "plain")
+        content = (tmp_path / "plain").read_bytes()
+    elif file_format == "text":
+        content = "é\n2\n".encode()
+    elif file_format == "csv":
+        content = 'a\n"é\n1"\n2\n'.encode()
+    else:
+        lines = [json.dumps(row) for row in rows]
+        content = ("\n".join(lines) if file_format == "jsonl" else f"[{', '.join(lines)}]").encode()
+    assert [row for _, row in rows_of(tmp_path / "a", content, file_format)] == rows
+    assert [row for _, row in rows_of(tmp_path / "a.gz", gzip.compress(content), file_format)] == rows
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "json", "csv", "parquet", "text"])
+def test_half_a_gzip_file_is_an_error_and_no_shorter_dataset(tmp_path, file_format):
+    packed = gzip.compress(b'{"a": 1}\n' + os.urandom(100_000))
+    with pytest.raises(DataError, match="whole gzip file"):
+        rows_of(tmp_path / "a.gz", packed[: len(packed) // 2], file_format)
+
+
+def test_a_file_that_is_no_gzip_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="readable file, got Not a gzipped file"):
+        rows_of(tmp_path / "a.jsonl.gz", b'{"a": 1}\n', "jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "file_format"),
+    [(b"\n \n", "jsonl"), (b" ", "json"), (b"[]", "json"), (b"a,b\n", "csv"), (b"\n", "text")],
+)
+def test_a_file_without_rows_is_an_error(tmp_path, content, file_format):
+    with pytest.raises(DataError, match="at least one row, got an empty file"):
+        rows_of(tmp_path / "a", content, file_format)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b'[\n{"a": 1},\n{"a" 2}]', ":3: the file must be JSON, got expecting ':' delimiter at column 6"),
+        (b'{"a": 1}\n{"a": 2}', r"is named \.jsonl"),
+        (b'{"a": 1}', "one JSON array of rows, got dict"),
+        (b'[\n"\xff"]', ":2: a JSON file must be UTF-8, got the byte 0xff"),
+        (b"[NaN]", "got NaN is no JSON value"),
+    ],
+)
+def test_a_json_file_that_is_no_array_names_its_fault(tmp_path, content, fault):
+    with pytest.raises(DataError, match=fault):
+        rows_of(tmp_path / "a.json", content, "json")
+
+
+def test_csv_cells_stay_strings_and_keep_their_lines(tmp_path):
+    content = b'prompt,label\nhi,007\n"two\nlines",NA\nshort\n\n\xff,1\n"x"y,1\nlast,\n'
+    rows = rows_of(tmp_path / "a.csv", content, "csv")
+    assert [number for number, _ in rows] == [2, 3, 5, 7, 8, 9]
+    assert [row for _, row in rows if isinstance(row, dict)] == [
+        {"prompt": "hi", "label": "007"},
+        {"prompt": "two\nlines", "label": "NA"},
+        {"prompt": "last", "label": ""},
+    ]
+    faults = [str(row) for _, row in rows if isinstance(row, RecordError)]
+    assert "2 cells, as the header has, got 1" in faults[0]
+    assert "0xff" in faults[1]
+    assert "must be CSV" in faults[2]
+
+
+def test_a_long_document_fits_into_a_csv_cell(tmp_path):
+    rows = rows_of(tmp_path / "a.csv", b"text\n" + b"x" * 300_000 + b"\n", "csv")
+    assert len(rows[0][1]["text"]) == 300_000
+
+
+@pytest.mark.parametrize("header", [b"a,a\n1,2\n", b"a,\n1,2\n"])
+def test_a_csv_header_names_each_column_once(tmp_path, header):
+    with pytest.raises(DataError, match="must name each column once"):
+        rows_of(tmp_path / "a.csv", header, "csv")
+
+
+@pytest.mark.parametrize(
+    ("header", "fault"), [(b"\xff,b\n1,2\n", ":1: a row must be UTF-8"), (b'"a"b\n', "header must")]
+)
+def test_a_broken_csv_header_ends_the_file(tmp_path, header, fault):
+    with pytest.raises(DataError, match=fault):
+        rows_of(tmp_path / "a.csv", header, "csv")
+
+
+def test_parquet_gives_nested_values_and_knows_its_length(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = [{"messages": [{"role": "user", "content": "hi"}]}] * 600
+    pq.write_table(pa.Table.from_pylist(table), path)
+    assert list(read_rows(path, "parquet")) == list(enumerate(table, start=1))
+    assert num_rows(path, "parquet") == 600
+    assert num_rows(path, "jsonl") is None
+
+
+def test_half_a_parquet_file_is_an_error(tmp_path):
+    pq.write_table(pa.Table.from_pylist([{"a": 1}]), tmp_path / "a.parquet")
+    content = (tmp_path / "a.parquet").read_bytes()
+    with pytest.raises(DataError, match="whole parquet file"):
+        rows_of(tmp_path / "a.parquet", content[: len(content) // 2], "parquet")
+
+
+def test_text_is_read_by_line_or_by_paragraph(tmp_path):
+    content = b"  one\r\ntwo\n\n\n\xff\nthree\n\nfour"
+    lines = rows_of(tmp_path / "a.txt", content, "text")
+    assert [number for number, _ in lines] == [1, 2, 5, 6, 8]
+    assert lines[0][1] == {"text": "  one"}
+    blocks = rows_of(tmp_path / "a.txt", content, "text", text_unit="paragraph")
+    assert blocks[0] == (1, {"text": "  one\r\ntwo"})
+    assert blocks[1][0] == 5
+    assert isinstance(blocks[1][1], RecordError)
+    assert blocks[2] == (8, {"text": "four"})
