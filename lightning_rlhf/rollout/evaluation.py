@@ -1,0 +1,109 @@
+"""Validation: what the policy answers to held-out prompts, and what that is worth."""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_rlhf.batches import PromptBatch
+from lightning_rlhf.data.tokenization import PromptFormatter
+from lightning_rlhf.functional import kl_k1
+from lightning_rlhf.models import ActorCritic
+from lightning_rlhf.rollout.answering import sample_prompts
+from lightning_rlhf.rollout.collection import RolloutSample, rollout_samples
+from lightning_rlhf.rollout.passes import score_tokens
+from lightning_rlhf.rollout.responses import describe_responses
+from lightning_rlhf.rollout.scoring import ScorePipeline
+from lightning_rlhf.rollout.settings import RolloutRuntime, RolloutSettings, evaluation_mode
+
+__all__ = ["Evaluation", "distinct_2", "evaluate_prompts"]
+
+
+class Evaluation(NamedTuple):
+    """Measurements of one response per prompt, per row, so that means do not depend on how prompts are batched."""
+
+    columns: dict[str, Tensor]
+    """`(B,)` each, fp32 on the CPU: `score` (weighted sum, unconverted and without penalty), `kl`, `response_length`,
+    `stop_rate`, `distinct_2`, and `scores/<name>` of every scorer."""
+    samples: list[RolloutSample]
+
+
+def evaluate_prompts(
+    actor_critic: ActorCritic,
+    prompts: PromptBatch,
+    pipeline: ScorePipeline,
+    formatter: PromptFormatter,
+    settings: RolloutSettings,
+    runtime: RolloutRuntime,
+    *,
+    seed: int,
+    batch_size: int | None = None,
+    greedy: bool = False,
+) -> Evaluation:
+    """Answers held-out prompts once each and measures the responses.
+
+    The random numbers are the same at every call, so that two validations differ by the policy alone.
+
+    Args:
+        actor_critic: policy and reference.
+        prompts: held-out prompts, on the CPU.
+        pipeline: the scorers.
+        formatter: the policy's template and tokenizer.
+        settings: hyper-parameters of sampling.
+        runtime: what the Trainer brings along.
+        seed: the run's seed.
+        batch_size: rows at a time; default: all.
+        greedy: the most probable token instead of a sample.
+    """
+    size = len(prompts.prompt_ids) if batch_size is None else batch_size
+    with evaluation_mode(actor_critic):
+        sampled = sample_prompts(
+            actor_critic.generation_model,
+            prompts,
+            prompts.row_ids.tolist(),
+            formatter.stop_ids,
+            settings,
+            runtime,
+            seed=seed,
+            purpose="validation",
+            iteration=0,
+            batch_size=size,
+            greedy=greedy,
+        )
+        passed = score_tokens(
+            actor_critic, prompts, sampled, temperature=settings.temperature, runtime=runtime, batch_size=size
+        )
+    responses = describe_responses(prompts, sampled, formatter)
+    scored = pipeline.weighted(responses)
+    kl = kl_k1(passed.logprobs, passed.ref_logprobs).sum(-1)
+    columns = {
+        "score": scored.totals.float(),
+        "kl": kl,
+        "response_length": sampled.completion_mask.sum(-1).float(),
+        "stop_rate": sampled.stopped.float(),
+        "distinct_2": distinct_2(sampled.response_ids, sampled.completion_mask),
+        **{f"scores/{name}": of_scorer.float() for name, of_scorer in scored.by_scorer.items()},
+    }
+    return Evaluation(columns, rollout_samples(responses, scored, scored.totals, kl))
+
+
+def distinct_2(response_ids: Tensor, completion_mask: Tensor) -> Tensor:
+    """Share of distinct pairs of neighbouring tokens within each response; 1 where there is no pair (Li et al. 2016).
+
+    Args:
+        response_ids: `(B, R)`.
+        completion_mask: `(B, R)`, True up to and including the stop token.
+
+    Returns:
+        `(B,)`.
+
+    >>> ids = torch.tensor([[5, 5, 5, 5], [5, 6, 0, 0]])
+    >>> distinct_2(ids, torch.tensor([[True, True, True, True], [True, True, False, False]]))
+    tensor([0.3333, 1.0000])
+    """
+    shares = []
+    for ids, length in zip(response_ids.tolist(), completion_mask.sum(-1).tolist(), strict=True):
+        pairs = list(pairwise(ids[:length]))
+        shares.append(len(set(pairs)) / len(pairs) if pairs else 1.0)
+    return torch.tensor(shares)

@@ -1,0 +1,178 @@
+"""The train loader of PPO: an iteration's rollout, then its minibatches."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_rlhf.batches import DemonstrationBatch, MinibatchIndices, Rollout
+from lightning_rlhf.errors import ConfigError
+from lightning_rlhf.rollout.buffer import minibatches, rollout_from_state, rollout_state
+
+__all__ = ["RolloutLoader"]
+
+
+class RolloutLoader:
+    """Collects a rollout and yields the minibatches of `num_epochs` passes over it, by their indices only.
+
+    One pass over the loader is one PPO iteration. A pass that was cut short is not continued: the next one starts the
+    next iteration, unless a saved state was loaded.
+
+    Args:
+        collect: collects the rollout of an iteration; called at the first `next`, not before.
+        num_rows: rows of a rollout on this rank.
+        minibatch_size: rows of a minibatch.
+        num_epochs: passes over a rollout, each in a fresh order.
+        accumulate: minibatches per optimizer step; the last step of an iteration may take fewer.
+        seed: the run's seed.
+        limit: as the Trainer's `limit_train_batches`: a number of minibatches, or a share of them as a float.
+        reduce: sum of an int64 tensor over all ranks.
+        gather: what every rank gives, in the order of ranks, to all of them; for checkpoints.
+        rank: this rank.
+        ptx: pretraining rows for a step, counted over the run, and a number of rows.
+
+    Raises:
+        ConfigError: a number is below 1.
+    """
+
+    def __init__(
+        self,
+        collect: Callable[[int], Rollout],
+        *,
+        num_rows: int,
+        minibatch_size: int,
+        num_epochs: int,
+        accumulate: int = 1,
+        seed: int = 0,
+        limit: int | float = 1.0,
+        reduce: Callable[[Tensor], Tensor] = lambda total: total,
+        gather: Callable[[Any], Sequence[Any]] = lambda own: [own],
+        rank: int = 0,
+        ptx: Callable[[int, int], DemonstrationBatch] | None = None,
+    ) -> None:
+        for name, number in {
+            "the rows of a rollout": num_rows,
+            "minibatch_size": minibatch_size,
+            "num_epochs": num_epochs,
+            "accumulate_grad_batches": accumulate,
+        }.items():
+            if number < 1:
+                raise ConfigError(f"{name} must be at least 1, got {number}.")
+        self.collect = collect
+        self.num_rows = num_rows
+        self.minibatch_size = minibatch_size
+        self.num_epochs = num_epochs
+        self.accumulate = accumulate
+        self.seed = seed
+        self.limit = limit
+        self.reduce = reduce
+        self.gather = gather
+        self.rank = rank
+        self.ptx = ptx
+        self.iteration = 0
+        """The iteration that runs, or comes next."""
+        self.position = 0
+        """Minibatches handed out in this iteration."""
+        self.rollout: Rollout | None = None
+        """What the indices point into."""
+        self._resumes = False
+
+    def __len__(self) -> int:
+        return self.num_epochs * -(-self.num_rows // self.minibatch_size)
+
+    @property
+    def num_steps(self) -> int:
+        """Minibatches that an iteration really hands out: the length, or less by `limit`."""
+        return int(len(self) * self.limit) if isinstance(self.limit, float) else min(self.limit, len(self))
+
+    def __iter__(self) -> Iterator[MinibatchIndices]:
+        # a generator: nothing below runs before the first `next`, and a second `iter` costs nothing
+        if self._resumes:
+            self._resumes = False
+        else:
+            self.iteration, self.position = self._next_start()
+            self.rollout = None  # frees the last rollout before the next one is there
+        rollout = self.rollout if self.rollout is not None else self._collected()
+        self.rollout = rollout
+        yield from self._handed_out(rollout)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands, within an iteration with the rollouts of all ranks; every rank calls it."""
+        iteration, position = self._next_start() if self._is_over() else (self.iteration, self.position)
+        own = rollout_state(self.rollout) if position and self.rollout is not None else None
+        return {
+            "iteration": iteration,
+            "position": position,
+            "layout": [self.num_rows, self.minibatch_size, self.num_epochs],
+            "rollouts": [] if own is None else list(self.gather(own)),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where a saved loader stood.
+
+        Raises:
+            ConfigError: the state stands in the middle of an iteration of other settings or of another number of ranks.
+        """
+        rollouts = state["rollouts"]
+        if rollouts:
+            layout = [self.num_rows, self.minibatch_size, self.num_epochs]
+            if list(state["layout"]) != layout:
+                raise ConfigError(
+                    "a run that was cut off within an iteration must be resumed with its own rows, minibatch_size and "
+                    f"num_epochs {list(state['layout'])}, got {layout}."
+                )
+            num_ranks = len(self.gather(self.rank))
+            if len(rollouts) != num_ranks:
+                raise ConfigError(
+                    f"a run that was cut off within an iteration must be resumed on {len(rollouts)} ranks, "
+                    f"got {num_ranks}. Resume from a checkpoint of an iteration's end instead."
+                )
+        self.iteration, self.position = state["iteration"], state["position"]
+        self.rollout = rollout_from_state(rollouts[self.rank]) if rollouts else None
+        self._resumes = self.rollout is not None
+
+    def _is_over(self) -> bool:
+        return self.position >= self.num_steps
+
+    def _next_start(self) -> tuple[int, int]:
+        return (self.iteration + 1, 0) if self.position else (self.iteration, 0)
+
+    def _collected(self) -> Rollout:
+        rollout = self.collect(self.iteration)
+        if len(rollout.response_ids) != self.num_rows:
+            raise ConfigError(f"a rollout must have {self.num_rows} rows, got {len(rollout.response_ids)}.")
+        return rollout
+
+    def _handed_out(self, rollout: Rollout) -> Iterator[MinibatchIndices]:
+        steps = minibatches(
+            self.seed, self.iteration, num_rows=self.num_rows, size=self.minibatch_size, num_epochs=self.num_epochs
+        )[: self.num_steps]
+        lengths = rollout.loss_mask.sum(-1)
+        while self.position < len(steps):
+            # a window may have begun before a resume: its first minibatches count, but are not handed out again
+            start = self.position - self.position % self.accumulate
+            window = steps[start : start + self.accumulate]
+            ptx = self._ptx_window(start, window)
+            counts = torch.stack([torch.stack([lengths[rows].sum() for rows in window]).sum(), *_ptx_counts(ptx)])
+            num_targets, ptx_targets, ptx_tokens = self.reduce(counts).cpu().unbind()
+            for index in range(self.position - start, len(window)):
+                batch = ptx[index]
+                if batch is not None:
+                    batch = batch._replace(num_targets=ptx_targets, num_tokens=ptx_tokens)
+                # before the yield: a checkpoint that is written in this step says that it was handed out
+                self.position = start + index + 1
+                yield MinibatchIndices(window[index], num_targets, batch)
+
+    def _ptx_window(self, start: int, window: Sequence[Tensor]) -> list[DemonstrationBatch | None]:
+        if self.ptx is None:
+            return [None] * len(window)
+        first = self.iteration * len(self) + start
+        return [self.ptx(first + index, len(rows)) for index, rows in enumerate(window)]
+
+
+def _ptx_counts(batches: Sequence[DemonstrationBatch | None]) -> tuple[Tensor, Tensor]:
+    """Supervised tokens and tokens of a window's pretraining rows, on this rank."""
+    zero = torch.zeros((), dtype=torch.int64)
+    held = [batch for batch in batches if batch is not None]
+    return sum((batch.num_targets for batch in held), zero), sum((batch.num_tokens for batch in held), zero)

@@ -1,0 +1,130 @@
+"""A trained reward model as a scorer."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from lightning_rlhf.batches import TokenBatch
+from lightning_rlhf.data.tokenization import PromptFormatter
+from lightning_rlhf.errors import ScorerError
+from lightning_rlhf.functional import position_ids
+from lightning_rlhf.models import ScalarModel, tokenizers_equal
+from lightning_rlhf.records import Message
+from lightning_rlhf.rollout.responses import Responses, length_sorted_chunks
+from lightning_rlhf.rollout.scoring import Scorer
+
+__all__ = ["RewardModelScorer", "same_formatting"]
+
+
+_PROBE = tuple(Message(role, "text") for role in ("user", "assistant", "user", "assistant"))
+
+
+class RewardModelScorer(Scorer):
+    """The score that a reward model reads at the last token of a dialogue.
+
+    With the policy's own tokenizer and template the sampled ids are scored as they are. Otherwise the response is
+    decoded and the dialogue rendered with the reward model's own template. A response that did not stop gets a stop
+    token either way, for this scorer only.
+
+    Args:
+        name: what its scores are logged under.
+        model: the reward model, in eval mode.
+        formatter: of the template and tokenizer that the reward model was trained with.
+        policy_formatter: the policy's.
+        batch_size: rows per pass.
+        precision: context of the forward pass.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: ScalarModel,
+        formatter: PromptFormatter,
+        policy_formatter: PromptFormatter,
+        *,
+        batch_size: int,
+        precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        super().__init__(name)
+        self.model = model
+        self.formatter = formatter
+        self.batch_size = batch_size
+        self.precision = precision
+        self.shares_ids = same_formatting(formatter, policy_formatter)
+
+    @torch.no_grad()
+    def score(self, responses: Responses) -> Tensor:
+        """Scores in chunks of rows of similar length."""
+        rows = self.rows(responses)
+        scores = torch.empty(len(rows))
+        device = next(self.model.parameters()).device
+        for chunk in length_sorted_chunks([len(row) for row in rows], self.batch_size):
+            tokens, last_positions = _right_padded([rows[row] for row in chunk], device)
+            with self.precision():
+                scores[chunk] = self.model.scores(tokens, last_positions).float().cpu()
+        for row in (~scores.isfinite()).nonzero().flatten().tolist():
+            raise ScorerError(
+                f"a score of reward model {self.name!r} must be a finite number, got {scores[row].item()} for "
+                f"prompt {responses.prompts[row]!r}, response {responses.responses[row]!r}."
+            )
+        return scores
+
+    def rows(self, responses: Responses) -> list[list[int]]:
+        """The ids that the reward model sees, one list per response; the last one is where the score is read.
+
+        Raises:
+            ScorerError: a row is longer than the reward model's positions.
+        """
+        row_ids = self._shared_rows(responses) if self.shares_ids else self._own_rows(responses)
+        positions = getattr(getattr(self.model.backbone, "config", None), "max_position_embeddings", None)
+        longest = max(len(ids) for ids in row_ids)
+        if isinstance(positions, int) and longest > positions:
+            raise ScorerError(
+                f"prompt and response must fit the {positions} positions of reward model {self.name!r}, got {longest} "
+                "tokens. Use shorter prompts, or lower max_response_length."
+            )
+        return row_ids
+
+    def _shared_rows(self, responses: Responses) -> list[list[int]]:
+        row_ids = []
+        for row in range(len(responses)):
+            prompt = responses.prompt_ids[row][responses.prompt_mask[row]].tolist()
+            response = responses.response_ids[row][responses.completion_mask[row]].tolist()
+            if not responses.stopped[row]:
+                response += self._turn_end(responses, row)
+            row_ids.append(prompt + response)
+        return row_ids
+
+    def _own_rows(self, responses: Responses) -> list[list[int]]:
+        pairs = zip(responses.messages, responses.responses, strict=True)
+        return [
+            self.formatter.encode_prompt(messages) + self.formatter.encode_response(messages, response)
+            for messages, response in pairs
+        ]
+
+    def _turn_end(self, responses: Responses, row: int) -> list[int]:
+        """The stop token with which the template ends an assistant turn."""
+        rendered = self.formatter.encode_response(responses.messages[row], "")
+        stops = [token for token in rendered if token in self.formatter.stop_ids]
+        return stops[:1] or [self.formatter.stop_ids[0]]
+
+
+def same_formatting(first: PromptFormatter, second: PromptFormatter) -> bool:
+    """Whether two formatters turn every dialogue into the same ids: template, its binding and tokenizer are equal."""
+    return (
+        first.record.same_rendering(second.record)
+        and first.template.render(_PROBE) == second.template.render(_PROBE)  # a chat template belongs to the tokenizer
+        and first.stop_ids == second.stop_ids
+        and tokenizers_equal(first.tokenizer, second.tokenizer)
+    )
+
+
+def _right_padded(rows: list[list[int]], device: torch.device) -> tuple[TokenBatch, Tensor]:
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+    ids = torch.zeros(mask.shape, dtype=torch.int64)
+    ids[mask] = torch.tensor([token for row in rows for token in row])
+    tokens = TokenBatch(ids.to(device), mask.to(device), position_ids(mask).to(device))
+    return tokens, (lengths - 1).to(device)

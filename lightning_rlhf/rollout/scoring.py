@@ -1,0 +1,288 @@
+"""Scorers, and how their scores become one."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lightning_rlhf.errors import ConfigError, ScorerError
+from lightning_rlhf.plugin_system.interfaces import RankingConverter, RewardFunction
+from lightning_rlhf.rollout.normalization import ScoreNormalizer
+from lightning_rlhf.rollout.responses import Responses
+
+__all__ = [
+    "RewardFunctionScorer",
+    "ScorePipeline",
+    "Scorer",
+    "Scores",
+    "combine",
+    "converted_scores",
+    "total_scores",
+    "with_total",
+]
+
+RESERVED_COLUMNS = ("messages", "prompts", "response_tokens", "responses", "stopped")
+
+
+class Scorer(ABC):
+    """Gives every response a score, or every response token one.
+
+    Args:
+        name: what its scores are logged under.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def score(self, responses: Responses) -> Tensor:
+        """One score per response `(B,)`, or one per token `(B, R)`, 0 outside the completion mask; fp32, on the CPU.
+
+        Raises:
+            ScorerError: what came back cannot be used.
+        """
+
+
+class RewardFunctionScorer(Scorer):
+    """A plug-in's reward function.
+
+    The function gets the rows' own fields as columns, None where a row lacks a field. A field with a reserved name is
+    not passed on; a warning says so.
+
+    Args:
+        function: the component.
+        name: what its scores are logged under.
+        batch_size: responses per call; null passes all at once.
+    """
+
+    def __init__(self, function: RewardFunction, name: str, *, batch_size: int | None = None) -> None:
+        super().__init__(name)
+        self.function = function
+        self.batch_size = batch_size
+        self._hidden: set[str] = set()
+
+    def score(self, responses: Responses) -> Tensor:
+        """Calls the function and checks what comes back."""
+        size = self.batch_size or len(responses)
+        chunks = [range(start, min(start + size, len(responses))) for start in range(0, len(responses), size)]
+        scores = [self._scored(responses.select(chunk)) for chunk in chunks]
+        if any(chunk.ndim == 2 for chunk in scores) and any(chunk.ndim == 1 for chunk in scores):
+            raise ScorerError(
+                f"reward function {self.name!r} must score either every response or every token, got both."
+            )
+        return torch.cat(scores)
+
+    def _scored(self, responses: Responses) -> Tensor:
+        columns = self._columns(responses)
+        try:
+            returned: Any = self.function(list(responses.prompts), list(responses.responses), **columns)
+        except Exception as error:
+            raise ScorerError(
+                f"reward function {self.name!r} must return scores, got {type(error).__name__}: {error}. "
+                f"{_place(responses, 0)}"
+            ) from error
+        scores = returned.tolist() if hasattr(returned, "tolist") else returned
+        if not isinstance(scores, Sequence) or isinstance(scores, str | bytes) or len(scores) != len(responses):
+            number = len(scores) if isinstance(scores, Sequence) else type(returned).__name__
+            raise ScorerError(
+                f"reward function {self.name!r} must return one score per response, got {number} "
+                f"for {len(responses)} responses. {_place(responses, 0)}"
+            )
+        per_token = [isinstance(score, Sequence) and not isinstance(score, str) for score in scores]
+        if not any(per_token):
+            return torch.tensor([self._number(score, responses, row) for row, score in enumerate(scores)])
+        return self._token_scores(scores, responses)
+
+    def _columns(self, responses: Responses) -> dict[str, list[Any]]:
+        names = {name: None for columns in responses.columns for name in columns}  # a set that keeps the order
+        hidden = names.keys() & set(RESERVED_COLUMNS) - self._hidden
+        if hidden:
+            self._hidden |= hidden
+            rank_zero_warn(
+                f"reward function {self.name!r} does not get the rows' own {', '.join(sorted(hidden))}: the names are "
+                "reserved. Rename the field with `columns` of the data source if the function needs it."
+            )
+        columns = {name: [row.get(name) for row in responses.columns] for name in names if name not in RESERVED_COLUMNS}
+        columns["messages"] = list(responses.messages)
+        columns["response_tokens"] = [list(tokens) for tokens in responses.response_tokens]
+        columns["stopped"] = responses.stopped.tolist()
+        return columns
+
+    def _token_scores(self, scores: Sequence[Any], responses: Responses) -> Tensor:
+        table = torch.zeros(responses.completion_mask.shape)
+        for row, tokens in enumerate(responses.response_tokens):
+            row_scores = scores[row].tolist() if hasattr(scores[row], "tolist") else scores[row]
+            if not isinstance(row_scores, Sequence) or len(row_scores) != len(tokens):
+                number = len(row_scores) if isinstance(row_scores, Sequence) else "a single number"
+                raise ScorerError(
+                    f"reward function {self.name!r} must return one score for each of the {len(tokens)} "
+                    f"response_tokens, got {number}. {_place(responses, row)}"
+                )
+            numbers = torch.tensor([self._number(score, responses, row) for score in row_scores])
+            table[row, : len(tokens)] = numbers
+        return table
+
+    def _number(self, score: Any, responses: Responses, row: int) -> float:
+        try:
+            number = float(score)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number) or isinstance(score, str):
+            raise ScorerError(
+                f"a score of reward function {self.name!r} must be a finite number, got {score!r}. "
+                f"{_place(responses, row)}"
+            )
+        return number
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What all scorers say of a batch of responses.
+
+    Args:
+        scores: weighted sum over the scorers, `(B,)`, or `(B, R)` where one of them scores tokens.
+        by_scorer: each scorer's own scores of whole responses `(B,)`, under its name.
+    """
+
+    scores: Tensor
+    by_scorer: dict[str, Tensor]
+
+    @property
+    def totals(self) -> Tensor:
+        """Weighted sum for whole responses."""
+        return total_scores(self.scores)
+
+
+class ScorePipeline:
+    """All scorers of a run, and what is done to their weighted sum in a rollout.
+
+    Args:
+        scorers: reward models first, then reward functions. Names that occur twice get a number.
+        weights: one per scorer; default 1 each.
+        converter: turns the ranks of a prompt's K responses into the rewards that replace their scores.
+        normalizer: running normalisation, after the conversion.
+
+    Raises:
+        ConfigError: no scorer, or weights that do not fit the scorers.
+    """
+
+    def __init__(
+        self,
+        scorers: Sequence[Scorer],
+        *,
+        weights: Sequence[float] | None = None,
+        converter: RankingConverter | None = None,
+        normalizer: ScoreNormalizer | None = None,
+    ) -> None:
+        if not scorers:
+            raise ConfigError("there must be at least one scorer, got none. Set reward_model or rewards.")
+        if weights is not None and len(weights) != len(scorers):
+            names = ", ".join(scorer.name for scorer in scorers)
+            raise ConfigError(
+                f"reward_weights must have one weight per scorer, got {len(weights)} for {len(scorers)}: {names}. "
+                "Reward models come first, then reward functions."
+            )
+        self.scorers = list(scorers)
+        self.weights = [1.0] * len(scorers) if weights is None else [float(weight) for weight in weights]
+        self.converter = converter
+        self.normalizer = normalizer
+        self.names = _distinct([scorer.name for scorer in scorers])
+
+    def weighted(self, responses: Responses) -> Scores:
+        """Each scorer's scores and their weighted sum: what validation reports."""
+        scored = [scorer.score(responses) for scorer in self.scorers]
+        scores = combine(scored, self.weights, responses.completion_mask)
+        totals = [total_scores(score) for score in scored]
+        return Scores(scores, dict(zip(self.names, totals, strict=True)))
+
+
+def combine(scores: Sequence[Tensor], weights: Sequence[float], completion_mask: Tensor) -> Tensor:
+    """Weighted sum of scores; where one of them scores tokens, the others stand at the last token of their response.
+
+    Args:
+        scores: `(B,)` or `(B, R)` each.
+        weights: one per scorer.
+        completion_mask: True up to and including the stop token.
+    """
+    if any(score.ndim == 2 for score in scores):
+        scores = [score if score.ndim == 2 else at_last_token(score, completion_mask) for score in scores]
+    return torch.stack([weight * score for weight, score in zip(weights, scores, strict=True)]).sum(0)
+
+
+def total_scores(scores: Tensor) -> Tensor:
+    """The score of whole responses: the sum over tokens where tokens were scored."""
+    return scores if scores.ndim == 1 else scores.sum(-1)
+
+
+def at_last_token(scores: Tensor, completion_mask: Tensor) -> Tensor:
+    """Each response's score at its last token, 0 elsewhere."""
+    last = completion_mask.sum(-1, keepdim=True) - 1
+    return scores.new_zeros(completion_mask.shape).scatter_(1, last, scores[:, None])
+
+
+def with_total(
+    scores: Tensor,
+    totals: Tensor,
+    completion_mask: Tensor,
+) -> Tensor:
+    """Scores with other totals; where tokens were scored, the last token takes the difference.
+
+    Args:
+        scores: `(B,)` or `(B, R)`.
+        totals: `(B,)`.
+        completion_mask: `(B, R)`.
+    """
+    if scores.ndim == 1:
+        return totals
+    return scores + at_last_token(totals - scores.sum(-1), completion_mask)
+
+
+def converted_scores(scores: Tensor, converter: RankingConverter, num_responses: int) -> Tensor:
+    """The rewards of the converter in place of the scores, one prompt after the other.
+
+    Each prompt's responses are ranked by their scores, as by one annotator.
+
+    Args:
+        scores: of all responses, the K of a prompt next to each other.
+        converter: turns ranks into rewards.
+        num_responses: K, responses per prompt.
+
+    Raises:
+        ScorerError: the converter returned something else than K finite numbers.
+    """
+    rewards = torch.empty_like(scores)
+    for start in range(0, len(scores), num_responses):
+        group = scores[start : start + num_responses]
+        ranks = np.unique(-group.double().numpy(), return_inverse=True)[1].reshape(1, -1).astype(np.float64)
+        converted = np.asarray(converter(ranks), dtype=np.float64)
+        if converted.shape != (len(group),) or not np.isfinite(converted).all():
+            raise ScorerError(
+                f"ranking converter {type(converter).__name__} must return {len(group)} finite rewards, "
+                f"got {converted.tolist()} for the ranks {ranks[0].tolist()}."
+            )
+        rewards[start : start + num_responses] = torch.from_numpy(converted).to(rewards.dtype)
+    return rewards
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    distinct = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        distinct.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return distinct
+
+
+def _place(responses: Responses, row: int) -> str:
+    """Prompt and response of a row, for an error message."""
+    return f"prompt: {_shortened(responses.prompts[row])}, response: {_shortened(responses.responses[row])}"
+
+
+def _shortened(text: str, length: int = 200) -> str:
+    return repr(text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}")
