@@ -1,8 +1,8 @@
 """Losses and accuracy of scores against a ranking of K candidates.
 
 `ranks` hold 0 for the best and equal places for ties; a candidate that nobody ranked is False in the candidate mask and
-may hold anything, nan included. Pairwise losses are means within a prompt, then over the prompts, so that a prompt weighs
-the same whatever its K.
+may hold anything, nan included. Pairwise losses are means within a prompt, then over the prompts: a prompt weighs the
+same whatever its K.
 """
 
 import torch

@@ -34,11 +34,11 @@ def combined_moments(
     """
     empty = counts == 0
     count = counts.sum()
-    weights = counts / (count + (count == 0))
     means = at_least_float32(means).masked_fill(empty, 0)
     variances = at_least_float32(variances).masked_fill(empty, 0)
-    mean = (weights * means).sum()
-    return count, mean, (weights * (variances + (means - mean).square())).sum()
+    divisor = count + (count == 0)
+    mean = (counts * means).sum() / divisor
+    return count, mean, (counts * (variances + (means - mean).square())).sum() / divisor
 
 
 def explained_variance(
