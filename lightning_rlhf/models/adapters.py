@@ -1,0 +1,279 @@
+"""LoRA adapters (Hu et al. 2021) inside a transformers model: adding, switching, merging.
+
+The layers are injected into the model, which keeps its class: it generates, shards and saves as without adapters.
+peft's own `set_adapter` freezes every adapter but the active one, without a word; the functions here keep all of them
+trained.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lightning_rlhf.errors import ConfigError, ModelError
+
+__all__ = [
+    "LoRA",
+    "activate_adapter",
+    "active_adapter",
+    "adapter_config",
+    "adapter_parameters",
+    "adapter_state_dict",
+    "add_adapter",
+    "base_fingerprint",
+    "load_adapter_state_dict",
+    "merged_state_dict",
+    "output_layer",
+    "using_adapter",
+    "without_adapters",
+]
+
+_FINGERPRINT = "_lightning_rlhf_base_fingerprint"
+_NUM_SAMPLED = 64
+
+
+class LoRA:
+    """Settings of a LoRA adapter: low-rank updates of the linear layers are trained, everything else is frozen.
+
+    Args:
+        rank: rank of the updates.
+        alpha: updates are scaled by alpha / rank.
+        target_modules: names of the layers that get an update, or all-linear for all but the output layer.
+        dropout: dropout rate on the adapter's input; must be 0 for reward models and PPO.
+    """
+
+    def __init__(
+        self,
+        rank: int = 8,
+        alpha: float = 16.0,
+        target_modules: str | list[str] = "all-linear",
+        dropout: float = 0.0,
+    ) -> None:
+        if rank < 1:
+            raise ConfigError(f"rank of LoRA must be at least 1, got {rank}.")
+        if alpha <= 0:
+            raise ConfigError(f"alpha of LoRA must be positive, got {alpha}.")
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"dropout of LoRA must be at least 0 and below 1, got {dropout}.")
+        if not target_modules:
+            raise ConfigError("target_modules of LoRA must name at least one layer, got none.")
+        self.rank = rank
+        self.alpha = alpha
+        self.target_modules = target_modules
+        self.dropout = dropout
+
+
+def add_adapter(
+    model: PreTrainedModel, settings: "LoRA | LoraConfig", *, name: str = "default", seed: int = 0
+) -> PreTrainedModel:
+    """Adds an adapter that changes nothing yet, makes it the active one and freezes everything but adapters.
+
+    Args:
+        model: changed in place; may hold other adapters, which stay trained.
+        settings: rank and layers.
+        name: the adapter's name.
+        seed: of the random half of the adapter; the global generator is left alone.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ConfigError: no layer of the model has one of the names in `target_modules`.
+    """
+    if getattr(model, _FINGERPRINT, None) is None:
+        setattr(model, _FINGERPRINT, base_fingerprint(model))
+    before = cast("dict[str, LoraConfig]", model.__dict__.pop("peft_config", {}))
+    config = _lora_config(model, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            inject_adapter_in_model(config, model, name)
+        except ValueError as error:
+            model.__dict__["peft_config"] = before
+            if "arget modules" not in str(error):
+                raise
+            layers = sorted({key.rpartition(".")[2] for key, module in model.named_modules() if _is_linear(module)})
+            raise ConfigError(
+                f"target_modules of LoRA must name layers of {type(model).__name__}, got {config.target_modules!r}. "
+                f"Its linear layers are {', '.join(layers)}."
+            ) from None
+    model.__dict__["peft_config"] = {**before, name: config}
+    activate_adapter(model, name)
+    return model
+
+
+def base_fingerprint(model: PreTrainedModel) -> str:
+    """Tells whether two models were loaded from the same weights: a hash of samples of every tensor.
+
+    Heads do not count, so that a language model and a reward model on the same backbone agree. Of a model with
+    adapters: of the weights below them, as they were when the first adapter was added.
+    """
+    stored = getattr(model, _FINGERPRINT, None)
+    if stored is not None:
+        return str(stored)
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.base_model.named_parameters()):
+        flat = parameter.detach().reshape(-1)
+        sample = flat[:: max(1, len(flat) // _NUM_SAMPLED)].float().cpu().numpy()
+        digest.update(f"{name} {tuple(parameter.shape)}".encode())
+        digest.update(sample.tobytes())
+    return digest.hexdigest()
+
+
+def output_layer(model: PreTrainedModel) -> nn.Module | None:
+    """What projects to the vocabulary; None for a headless transformer."""
+    return cast("nn.Module | None", model.get_output_embeddings())  # type: ignore[no-untyped-call]
+
+
+def activate_adapter(model: nn.Module, name: str) -> None:
+    """Makes the model run with an adapter; every adapter stays trained."""
+    for layer in _adapter_layers(model):
+        layer.set_adapter(name)
+    for key, parameter in model.named_parameters():
+        if _adapter_of(key) is not None:
+            parameter.requires_grad_(True)
+
+
+def active_adapter(model: nn.Module) -> str | None:
+    """Name of the adapter that the model runs with; None: it has none, or they are off."""
+    for layer in _adapter_layers(model):
+        return None if layer.disable_adapters else str(layer.active_adapters[0])
+    return None
+
+
+def adapter_config(model: PreTrainedModel, name: str) -> LoraConfig:
+    """Settings, as peft keeps them, of an adapter that the model holds."""
+    return cast("dict[str, LoraConfig]", model.peft_config)[name]
+
+
+def adapter_parameters(model: nn.Module, name: str) -> list[nn.Parameter]:
+    """The weights of one adapter."""
+    return [parameter for key, parameter in model.named_parameters() if _adapter_of(key) == name]
+
+
+@contextmanager
+def using_adapter(model: nn.Module, name: str) -> Iterator[None]:
+    """Runs the model with another adapter inside."""
+    before = active_adapter(model)
+    if before == name:
+        yield
+        return
+    activate_adapter(model, name)
+    try:
+        yield
+    finally:
+        if before is not None:
+            activate_adapter(model, before)
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Runs the model that the adapters were added to inside."""
+    layers = [layer for layer in _adapter_layers(model) if not layer.disable_adapters]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def merged_state_dict(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights with the active adapter added in, under the names of the model without adapters.
+
+    The model itself is not touched: adding and subtracting an update would leave rounding errors in training.
+    """
+    name = active_adapter(model)
+    layers = {key: module for key, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    merged: dict[str, Tensor] = {}
+    for key, tensor in model.state_dict().items():
+        if _adapter_of(key) is not None:
+            continue
+        owner, _, leaf = key.rpartition(".base_layer.")
+        if owner in layers and leaf == "weight" and name is not None:
+            delta = cast(Any, layers[owner]).get_delta_weight(name)
+            tensor = (tensor.float() + delta.float()).to(tensor.dtype)
+        merged[key.replace(".base_layer.", ".")] = tensor
+    return merged
+
+
+def adapter_state_dict(model: PreTrainedModel, name: str) -> dict[str, Tensor]:
+    """One adapter's weights under peft's names of files: `base_model.model.<layer>.lora_A.weight`.
+
+    The names are those of the model with a head, for a headless backbone as well, so that the files fit both.
+    """
+    prefix = "" if model.base_model is not model else f"{model.base_model_prefix}."
+    return {
+        f"base_model.model.{prefix}{key.replace(f'.{name}.', '.')}": tensor
+        for key, tensor in model.state_dict().items()
+        if _adapter_of(key) == name
+    }
+
+
+def load_adapter_state_dict(model: PreTrainedModel, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Puts weights under peft's names of files into an adapter.
+
+    Raises:
+        ModelError: the tensors are not those of this adapter on this model.
+    """
+    own = {key: parameter for key, parameter in model.named_parameters() if _adapter_of(key) == name}
+    wanted = dict(zip(adapter_state_dict(model, name), own.values(), strict=True))
+    if wanted.keys() != tensors.keys() or any(wanted[key].shape != tensors[key].shape for key in wanted):
+        raise ModelError(f"the tensors of adapter {name!r} must fit the layers of {type(model).__name__}, got others.")
+    with torch.no_grad():
+        for key, parameter in wanted.items():
+            parameter.copy_(tensors[key])
+
+
+def _lora_config(model: PreTrainedModel, settings: LoRA | LoraConfig) -> LoraConfig:
+    if isinstance(settings, LoraConfig):
+        return settings
+    # peft warns about Conv1D, GPT-2's transposed linear layer, unless it is told
+    transposed = any(isinstance(_unwrapped(module), Conv1D) for module in model.modules())
+    existing = [layer for layer, _ in _named_layers(model)]
+    targets: str | list[str] = settings.target_modules
+    if targets == "all-linear" and existing:
+        targets = existing
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        target_modules=targets,
+        lora_dropout=settings.dropout,
+        fan_in_fan_out=transposed,
+        base_model_name_or_path=model.name_or_path or None,
+        task_type="CAUSAL_LM" if output_layer(model) is not None else None,
+    )
+
+
+def _named_layers(model: nn.Module) -> Iterable[tuple[str, BaseTunerLayer]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+
+
+def _adapter_layers(model: nn.Module) -> list[BaseTunerLayer]:
+    return [layer for _, layer in _named_layers(model)]
+
+
+def _adapter_of(key: str) -> str | None:
+    """The adapter that a parameter belongs to; None: to the model below."""
+    match = re.search(r"\.lora_(?:A|B)\.([^.]+)\.|\.lora_embedding_(?:A|B)\.([^.]+)$", key)
+    return None if match is None else match[1] or match[2]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    return cast(nn.Module, module.base_layer) if isinstance(module, BaseTunerLayer) else module

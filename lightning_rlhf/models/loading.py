@@ -1,0 +1,224 @@
+"""Where a language model comes from: a component, a path or a hub id."""
+
+import json
+import pickle
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.hub import cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from lightning_rlhf.errors import ModelError, PluginError
+from lightning_rlhf.models.adapters import output_layer
+from lightning_rlhf.models.recorded_template import RecordedTemplate, read_recorded_template
+from lightning_rlhf.plugin_system.interfaces import ModelSource
+
+__all__ = ["LoadedModel", "load_base", "resolve_base"]
+
+_COMPONENT_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class LoadedModel(NamedTuple):
+    """A causal language model with what belongs to it."""
+
+    model: PreTrainedModel
+    """In fp32, on the CPU, in evaluation mode; any adapter merged."""
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    """The path or hub id that loads it again, or the class name of the component."""
+    template: RecordedTemplate | None
+    """The template that it was trained with, where its directory says so."""
+
+
+def load_base(base: str | ModelSource, *, trust_remote_code: bool = False) -> LoadedModel:
+    """Loads a causal language model and its tokenizer.
+
+    Args:
+        base: a model component or its name, an existing path (a directory or a .gguf file), or a hub id, which has a
+            slash. A directory that holds an adapter is merged into its own base.
+        trust_remote_code: run Python code that comes with the files.
+
+    Raises:
+        ModelError: the name means nothing or two things, or the files cannot be loaded as a causal language model.
+    """
+    source = resolve_base(base) if isinstance(base, str) else base
+    if isinstance(source, ModelSource):
+        return _load_component(source)
+    with reading(source):
+        if Path(source).suffix == ".gguf":
+            model, tokenizer = _load_gguf(Path(source))
+        elif (adapter := find_adapter_config_file(source)) is not None:
+            return _load_adapter(source, adapter, trust_remote_code=trust_remote_code)
+        else:
+            model = _load_pretrained(source, trust_remote_code=trust_remote_code)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    template = None if Path(source).is_file() else read_recorded_template(source)
+    return LoadedModel(_prepared(model, tokenizer, source), tokenizer, source, template)
+
+
+def resolve_base(base: str) -> ModelSource | str:
+    """The component that a name means, or the path or hub id itself.
+
+    Raises:
+        ModelError: neither, or both a component and a path.
+    """
+    path = Path(base).expanduser()
+    component = _component(base)
+    if path.exists():
+        if isinstance(component, ModelSource):
+            raise ModelError(
+                f"base must mean one thing, got {base!r}, which is a model component and a path. "
+                f"Write ./{base} for the path, or rename it."
+            )
+        if not path.is_dir() and path.suffix != ".gguf":
+            raise ModelError(f"base must be a directory or a .gguf file, got the file {base!r}.")
+        if path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise ModelError(f"base must be a directory with config.json or adapter_config.json, got {base!r} without.")
+        return str(path)
+    if isinstance(component, ModelSource):
+        return component
+    if _HUB_ID.fullmatch(base) and not base.startswith("."):
+        return base
+    if "/" in base or "\\" in base or path.suffix == ".gguf":
+        raise ModelError(f"base must be an existing path, got {base!r}, which does not exist.")
+    raise ModelError(
+        f"base must be a model component, an existing path or a hub id (which has a slash), got {base!r}. {component}"
+    )
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turns what transformers, safetensors and pickle raise about files into a `ModelError`."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, pickle.UnpicklingError) as error:
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(
+            f"{name!r} must be a model that transformers can load, got {type(error).__name__}: {first_line} "
+            "Check the path or hub id; a hub id needs the network unless it is cached."
+        ) from error
+
+
+def _component(name: str) -> ModelSource | str:
+    """The component of that name, or why there is none."""
+    from lightning_rlhf.registry import create, lookup
+
+    if not _COMPONENT_NAME.fullmatch(name):
+        return ""
+    try:
+        lookup("model", name)
+    except PluginError as error:
+        return str(error)
+    source = create("model", name)
+    assert isinstance(source, ModelSource)
+    return source
+
+
+def _load_component(source: ModelSource) -> LoadedModel:
+    name = type(source).__name__
+    model, tokenizer = source.load()
+    if not isinstance(model, PreTrainedModel) or output_layer(model) is None:
+        raise ModelError(f"load() of {name} must return a causal language model, got {type(model).__name__}.")
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise ModelError(f"load() of {name} must return a tokenizer, got {type(tokenizer).__name__}.")
+    return LoadedModel(_prepared(model, tokenizer, name), tokenizer, name, None)
+
+
+def _load_pretrained(name: str, *, trust_remote_code: bool) -> PreTrainedModel:
+    architectures = getattr(
+        AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code), "architectures", None
+    )
+    if architectures and all(architecture.endswith("ForSequenceClassification") for architecture in architectures):
+        raise ModelError(
+            f"base must be a causal language model, got {name!r}, a reward model ({architectures[0]}). "
+            "Name the model that it was trained from."
+        )
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        name, dtype=torch.float32, trust_remote_code=trust_remote_code, weights_only=True, output_loading_info=True
+    )
+    model: PreTrainedModel = loaded[0]
+    _require_whole(name, loaded[1])
+    return model
+
+
+def _require_whole(name: str, info: dict[str, Any]) -> None:
+    missing = sorted(info["missing_keys"])
+    if missing:
+        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise ModelError(f"{name!r} must hold all weights of a causal language model, got none for {shown}.")
+
+
+def _load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    model = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+    )
+    # dense from here on: it trains, saves and loads as if it had never been quantized
+    for holder in (model.config, model):
+        for attribute in ("quantization_config", "hf_quantizer", "quantization_method", "is_quantized"):
+            holder.__dict__.pop(attribute, None)
+    return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+
+
+def _load_adapter(name: str, config_file: str, *, trust_remote_code: bool) -> LoadedModel:
+    from peft import PeftModel
+
+    base = json.loads(Path(config_file).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"the adapter in {name!r} must name its base model, got none. Add base_model_name_or_path.")
+    below = load_base(base, trust_remote_code=trust_remote_code)
+    with warnings.catch_warnings():
+        # peft asks transformers for a property that transformers renamed
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        adapted = PeftModel.from_pretrained(below.model, name, torch_device="cpu")
+    model = adapted.merge_and_unload()
+    model.__dict__.pop("peft_config", None)
+    tokenizer = below.tokenizer
+    if _has_tokenizer(name):
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    template = read_recorded_template(name) or below.template
+    return LoadedModel(_prepared(model, tokenizer, name), tokenizer, name, template)
+
+
+def _has_tokenizer(name: str) -> bool:
+    return (
+        cached_file(
+            name,
+            "tokenizer_config.json",
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        is not None
+    )
+
+
+def _prepared(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedModel:
+    """Evaluation mode, fp32, all weights trainable, and no inherited sampling settings.
+
+    What a hub model's generation config warps (top-k, penalties) would be sampled from but not scored with.
+    """
+    eos = tokenizer.eos_token_id
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=eos, pad_token_id=pad
+    )
+    model.name_or_path = name
+    model.float()  # type: ignore[no-untyped-call]
+    model.eval()  # type: ignore[no-untyped-call]
+    model.requires_grad_(True)
+    return model

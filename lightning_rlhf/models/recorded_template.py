@@ -1,0 +1,145 @@
+"""Which template a model was trained with, as written in `model/rlhf.json`."""
+
+import importlib
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers.utils.hub import cached_file
+
+from lightning_rlhf.errors import ModelError, TemplateError
+from lightning_rlhf.plugin_system.interfaces import PromptTemplate
+from lightning_rlhf.plugin_system.manager import plugin_manager
+
+__all__ = ["METADATA_FILE", "RecordedTemplate", "read_metadata", "read_recorded_template"]
+
+METADATA_FILE = "rlhf.json"
+
+
+class RecordedTemplate(NamedTuple):
+    """A template by class path, with the strings that end a turn.
+
+    The default of the next stage's data module.
+    """
+
+    class_path: str
+    """Importable class of a `PromptTemplate`, for example `lightning_rlhf.builtins.templates.ChatMLTemplate`."""
+    init_args: Mapping[str, Any] = {}
+    stop: tuple[str, ...] = ()
+    provenance: Mapping[str, str] = {}
+    """Distributions that were in use and their versions."""
+
+    @classmethod
+    def of(cls, template: PromptTemplate) -> "RecordedTemplate":
+        """The record of a template.
+
+        Its arguments are read back from attributes of the same names, so a template must keep them.
+
+        Raises:
+            TemplateError: the template does not keep an argument, or one that JSON cannot hold.
+        """
+        kind = type(template)
+        init_args = {}
+        for name, parameter in inspect.signature(kind).parameters.items():
+            value = getattr(template, name, parameter.default)
+            if value is parameter.empty or not _is_plain(value):
+                raise TemplateError(
+                    f"template {kind.__name__} must keep its argument {name!r} as an attribute that JSON can hold, got "
+                    f"{'none' if value is parameter.empty else type(value).__name__}."
+                )
+            if value != parameter.default:
+                init_args[name] = list(value) if isinstance(value, tuple) else value
+        versions = dict(plugin_manager().versions())
+        return cls(f"{kind.__module__}.{kind.__qualname__}", init_args, tuple(template.stop), versions)
+
+    def create(self) -> PromptTemplate:
+        """The template itself.
+
+        Raises:
+            TemplateError: the class cannot be imported, is no template, or does not take the recorded arguments.
+        """
+        module, _, name = self.class_path.rpartition(".")
+        try:
+            # a plug-in's class, or a published one; the path stands in a file, so nothing but a template is ever called
+            target = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            versions = ", ".join(f"{distribution} {version}" for distribution, version in self.provenance.items())
+            raise TemplateError(
+                f"the model's recorded template must be importable, got {self.class_path!r} ({error}). Install its "
+                f"distribution{f' (recorded: {versions})' if versions else ''}, or name a template in the config."
+            ) from None
+        if not (isinstance(target, type) and issubclass(target, PromptTemplate)):
+            raise TemplateError(f"the model's recorded template must be a PromptTemplate, got {self.class_path!r}.")
+        try:
+            return target(**dict(self.init_args))
+        except TypeError as error:
+            raise TemplateError(
+                f"the model's recorded template must accept its arguments, got {dict(self.init_args)!r} ({error})."
+            ) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: for JSON and for checkpoints."""
+        return {
+            "class_path": self.class_path,
+            "init_args": dict(self.init_args),
+            "stop": list(self.stop),
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "RecordedTemplate":
+        """The reverse of `to_dict`."""
+        return cls(
+            str(data["class_path"]),
+            dict(data.get("init_args", {})),
+            tuple(data.get("stop", ())),
+            dict(data.get("provenance", {})),
+        )
+
+
+def read_metadata(name: str) -> dict[str, Any]:
+    """What `rlhf.json` of a model directory or hub id holds; empty when there is none.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    try:
+        path = cached_file(
+            name,
+            METADATA_FILE,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        metadata = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(metadata, dict):
+            raise ValueError("not a JSON object")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{METADATA_FILE} of {name!r} must be readable JSON, got {error}.") from None
+    return metadata
+
+
+def read_recorded_template(name: str | Path) -> RecordedTemplate | None:
+    """The template that a model directory or hub id records; None when it records none.
+
+    Raises:
+        ModelError: the record cannot be read.
+    """
+    data = read_metadata(str(name)).get("template")
+    if data is None:
+        return None
+    try:
+        return RecordedTemplate.from_dict(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"the template in {METADATA_FILE} of {str(name)!r} must be a mapping, got {data!r}."
+        ) from error
+
+
+def _is_plain(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True

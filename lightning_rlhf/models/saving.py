@@ -1,0 +1,201 @@
+"""Writing `model/`: transformers' own format, with tokenizer, template and what the next stage needs to know."""
+
+import copy
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from lightning_rlhf.errors import ModelError, TemplateError
+from lightning_rlhf.models.adapters import (
+    active_adapter,
+    adapter_config,
+    adapter_state_dict,
+    base_fingerprint,
+    merged_state_dict,
+)
+from lightning_rlhf.models.language_model import LanguageModel
+from lightning_rlhf.models.recorded_template import METADATA_FILE, RecordedTemplate
+from lightning_rlhf.models.scalar_model import ADAPTER_FOLDER, ScalarModel, sequence_classification_shell
+from lightning_rlhf.models.tokenizers import scoring_pad_id, stop_ids
+from lightning_rlhf.plugin_system.manager import plugin_manager
+
+__all__ = ["save_language_model", "save_reward_model"]
+
+_log = logging.getLogger(__name__)
+
+
+def save_language_model(
+    model: PreTrainedModel | LanguageModel,
+    tokenizer: PreTrainedTokenizerBase,
+    path: str | Path,
+    template_record: RecordedTemplate | None,
+    merge_adapters: bool = True,
+) -> None:
+    """Writes a language model that `AutoModelForCausalLM` and `load_base` read.
+
+    Args:
+        model: left as it is; of several adapters the active one counts.
+        tokenizer: left as it is.
+        path: the directory; replaced in one step when the new one is whole.
+        template_record: the template of training; its stop tokens end generation.
+        merge_adapters: write whole weights; otherwise the adapter alone, with the name of its base.
+
+    Raises:
+        ModelError: an adapter alone whose base has no path or hub id.
+    """
+    transformer = model.model if isinstance(model, LanguageModel) else model
+    adapter = active_adapter(transformer)
+    metadata = _metadata(template_record)
+    with _written_beside(Path(path)) as folder:
+        if adapter is not None and not merge_adapters:
+            _save_adapter(transformer, adapter, folder, _reloadable(transformer.name_or_path or ""))
+        else:
+            saved = _filled(type(transformer), transformer.config, merged_state_dict(transformer))
+            saved.generation_config = _generation_config(tokenizer, template_record)
+            saved.save_pretrained(folder)
+        _templated(tokenizer, template_record).save_pretrained(folder)
+        _write_json(folder / METADATA_FILE, metadata)
+
+
+def save_reward_model(
+    model: ScalarModel,
+    tokenizer: PreTrainedTokenizerBase,
+    path: str | Path,
+    template_record: RecordedTemplate | None,
+    base_name: str | None = None,
+) -> None:
+    """Writes a reward model that `AutoModelForSequenceClassification` and `ScalarModel.load` read.
+
+    Its raw score less `score_offset` of config.json is the score. A model that was trained as an adapter is merged, and
+    the adapter is kept beside it, so that a value adapter on the same base can start from it.
+
+    Args:
+        model: left as it is.
+        tokenizer: left as it is; the saved one pads with an id that ends no response.
+        path: the directory; replaced in one step when the new one is whole.
+        template_record: the template of training.
+        base_name: path or hub id that the adapter was trained on.
+    """
+    backbone = model.backbone
+    adapter = active_adapter(backbone)
+    tokenizer = _templated(tokenizer, template_record)
+    pad_id = scoring_pad_id(tokenizer, stop_ids(tokenizer, template_record.stop if template_record else ()))
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_id)
+    tokenizer.padding_side = "right"
+    config = copy.deepcopy(backbone.config)
+    config.pad_token_id = pad_id
+    config.score_offset = model.score_offset
+    metadata = _metadata(template_record)
+    with _written_beside(Path(path)) as folder:
+        _scoring_model(config, merged_state_dict(backbone), model.head).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        if adapter is not None:
+            _save_adapter(backbone, adapter, folder / ADAPTER_FOLDER, base_name)
+            metadata["adapter_base_fingerprint"] = base_fingerprint(backbone)
+        _write_json(folder / METADATA_FILE, metadata)
+
+
+def _scoring_model(config: PreTrainedConfig, backbone: Mapping[str, Tensor], head: nn.Linear) -> PreTrainedModel:
+    shell = sequence_classification_shell(config)
+    tensors = {f"{shell.base_model_prefix}.{key}": tensor for key, tensor in backbone.items()}
+    tensors["score.weight"] = head.weight.detach()
+    if cast(nn.Linear, shell.score).bias is not None:
+        tensors["score.bias"] = torch.zeros_like(head.bias)  # the bias is in score_offset
+    return _filled(type(shell), shell.config, tensors)
+
+
+def _filled(kind: type[PreTrainedModel], config: PreTrainedConfig, tensors: Mapping[str, Tensor]) -> PreTrainedModel:
+    """A model of transformers around weights, without copying them: it knows how to write itself."""
+    with torch.device("meta"):
+        model = kind(copy.deepcopy(config))
+    model.load_state_dict(dict(tensors), assign=True)
+    model.tie_weights()
+    return model
+
+
+def _save_adapter(model: PreTrainedModel, name: str, folder: Path, base_name: str | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = copy.deepcopy(adapter_config(model, name))
+    config.base_model_name_or_path = base_name
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in adapter_state_dict(model, name).items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _reloadable(name: str) -> str:
+    """The base's name as it can be found again from any working directory."""
+    if Path(name).exists():
+        return str(Path(name).resolve())
+    if "/" in name:
+        return name
+    raise ModelError(
+        f"an adapter that is saved alone must have a base with a path or hub id, got {name or 'none'!r}. Merge it."
+    )
+
+
+def _generation_config(
+    tokenizer: PreTrainedTokenizerBase, template_record: RecordedTemplate | None
+) -> GenerationConfig:
+    stops = list(stop_ids(tokenizer, template_record.stop if template_record else ()))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    eos = stops[0] if len(stops) == 1 else stops or None
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=eos, pad_token_id=pad
+    )
+
+
+def _templated(tokenizer: PreTrainedTokenizerBase, template_record: RecordedTemplate | None) -> PreTrainedTokenizerBase:
+    """A copy of the tokenizer whose chat template renders as training did."""
+    tokenizer = copy.deepcopy(tokenizer)
+    if template_record is None:
+        return tokenizer
+    try:
+        template = template_record.create().bind(tokenizer)
+    except TemplateError as error:  # such as a class of a notebook: no reason to lose a trained model
+        _log.warning("no chat template is written: %s", error)
+        tokenizer.chat_template = None
+        return tokenizer
+    # a template that knows of no Jinja form leaves none behind, rather than the base's, which renders otherwise
+    tokenizer.chat_template = getattr(template, "chat_template", None)
+    return tokenizer
+
+
+def _metadata(template_record: RecordedTemplate | None) -> dict[str, Any]:
+    return {
+        "template": None if template_record is None else template_record.to_dict(),
+        "plugins": dict(plugin_manager().versions()),
+    }
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _written_beside(path: Path) -> Iterator[Path]:
+    """A new directory beside `path`, which takes its place when the block ends well and vanishes when it does not."""
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (path.with_name(f".{path.name}.{word}-{os.getpid()}") for word in ("new", "old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,59 @@
+"""What models and their files need to know about a tokenizer."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+__all__ = ["scoring_pad_id", "stop_ids", "tokenizers_equal"]
+
+_SPACE_MARKS = ("Ġ", "▁")
+"""How byte-level and SentencePiece vocabularies write a leading space; rare as characters of a text."""
+
+
+def tokenizers_equal(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers give every text the same ids and end it with the same token.
+
+    The padding token does not count: it stands in no text.
+    """
+    if first is second:
+        return True
+    if (first.eos_token_id, first.bos_token_id) != (second.eos_token_id, second.bos_token_id):
+        return False
+    return first.get_vocab() == second.get_vocab() and _rules(first) == _rules(second)
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> tuple[int, ...]:
+    """The EOS id and the id of each stop string that is exactly one token."""
+    ids = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    for text in stop:
+        encoded = tokenizer.encode(text, add_special_tokens=False)
+        if len(encoded) == 1 and encoded[0] not in ids:
+            ids.append(encoded[0])
+    return tuple(ids)
+
+
+def scoring_pad_id(tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> int:
+    """A padding id that is no stop id.
+
+    transformers' sequence-classification models read the last token that is not padding. With padding equal to EOS they
+    would read the token before it.
+    """
+    special = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids]
+    for token_id in special:
+        if token_id is not None and token_id not in stops:
+            return int(token_id)
+    # every special token ends a response (GPT-2): the last ordinary token that can hardly be typed as it is written
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: -item[1])
+    ordinary = [(token, token_id) for token, token_id in vocabulary if token_id not in stops]
+    marked = [token_id for token, token_id in ordinary if token.startswith(_SPACE_MARKS) and len(token) > 1]
+    return int(marked[0] if marked else ordinary[0][1])
+
+
+def _rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return {"class": type(tokenizer).__name__}
+    rules: dict[str, Any] = json.loads(backend.to_str())
+    return {part: rules.get(part) for part in ("normalizer", "pre_tokenizer", "post_processor", "model")}

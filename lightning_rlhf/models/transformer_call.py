@@ -1,0 +1,124 @@
+"""One forward pass of a transformers model over a `TokenBatch`, with its memory options."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from lightning_rlhf.batches import TokenBatch
+from lightning_rlhf.errors import ModelError
+from lightning_rlhf.models.adapters import active_adapter, using_adapter
+
+__all__ = ["call_transformer", "enable_gradient_checkpointing"]
+
+
+def call_transformer(model: PreTrainedModel, tokens: TokenBatch) -> Any:
+    """The model's own output for a batch of rows; no key-value cache.
+
+    Position ids come from the batch, so that padding does not move a row (rule 8). For packed rows transformers builds
+    the block-diagonal mask itself from position ids that restart, provided that no attention mask is given; that keeps
+    the windows of sliding attention right, which a ready-made mask would override.
+
+    Args:
+        model: a causal language model or a headless transformer.
+        tokens: the rows.
+
+    Raises:
+        ModelError: packed rows and a model that cannot keep their documents apart.
+    """
+    inputs: dict[str, Any] = {"input_ids": tokens.input_ids, "use_cache": False}
+    if _takes_position_ids(model):
+        inputs["position_ids"] = tokens.position_ids
+    if tokens.segment_ids is None:
+        inputs["attention_mask"] = tokens.attention_mask.long()
+    else:
+        _require_packing(model)
+    with _recomputing(model):
+        return model(**inputs)
+
+
+def enable_gradient_checkpointing(model: nn.Module) -> None:
+    """Makes the transformers in a model recompute activations in the backward pass: less memory, a third more time.
+
+    It is active only inside `LanguageModel` and `ScalarModel` calls that record gradients, so that generation keeps its
+    cache. The recomputation runs under the adapter that was active in the forward pass, not under the one that happens
+    to be active during backward.
+
+    Args:
+        model: a transformers model, or a module that holds some.
+
+    Raises:
+        ModelError: a transformer in it does not offer gradient checkpointing.
+    """
+    for transformer in _outermost_transformers(model):
+        if not transformer.supports_gradient_checkpointing:
+            raise ModelError(
+                f"gradient_checkpointing must be off for {type(transformer).__name__}, which lacks it, got true."
+            )
+        # renamed in transformers 5.23; the old name warns
+        enable = (
+            getattr(transformer, "activation_checkpointing_enable", None) or transformer.gradient_checkpointing_enable
+        )
+        enable({"use_reentrant": False, "context_fn": partial(_recompute_contexts, transformer)})
+        for module in _checkpointed_modules(transformer):
+            module.gradient_checkpointing = False  # type: ignore[assignment]
+
+
+def _outermost_transformers(model: nn.Module) -> Iterator[PreTrainedModel]:
+    if isinstance(model, PreTrainedModel):
+        yield model
+    else:
+        for child in model.children():
+            yield from _outermost_transformers(child)
+
+
+def _checkpointed_modules(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if "_gradient_checkpointing_func" in vars(module)]
+
+
+@contextmanager
+def _recomputing(model: PreTrainedModel) -> Iterator[None]:
+    """Switches checkpointing on for one call, if it was enabled and gradients are recorded."""
+    modules = _checkpointed_modules(model) if torch.is_grad_enabled() else []
+    modes = [module.training for module in modules]
+    for module in modules:
+        # transformers checkpoints in training mode only; loaded models are in evaluation mode, and with dropout at zero
+        # the mode of a block decides nothing else
+        module.gradient_checkpointing = True  # type: ignore[assignment]
+        module.training = True
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.gradient_checkpointing = False  # type: ignore[assignment]
+            module.training = mode
+
+
+def _recompute_contexts(model: PreTrainedModel) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of the forward pass and of its recomputation, as `torch.utils.checkpoint` asks for them."""
+    adapter = active_adapter(model)
+    return nullcontext(), nullcontext() if adapter is None else using_adapter(model, adapter)
+
+
+def _takes_position_ids(model: PreTrainedModel) -> bool:
+    forward: Callable[..., Any] = model.forward
+    return "position_ids" in inspect.signature(forward).parameters
+
+
+def _require_packing(model: PreTrainedModel) -> None:
+    attention = model.config._attn_implementation
+    if not _takes_position_ids(model) or getattr(model, "_is_stateful", False):
+        raise ModelError(
+            f"packed rows must be kept apart by the model, got {type(model).__name__}, which cannot. "
+            "Set packing to false."
+        )
+    if attention not in (None, "eager", "sdpa"):
+        raise ModelError(
+            f"packed rows must be read with eager or sdpa attention, got {attention!r}. Set packing to false, or "
+            "load the model with another attn_implementation."
+        )
