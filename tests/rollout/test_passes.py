@@ -1,0 +1,93 @@
+import pytest
+import torch
+
+from lightning_rlhf.rollout.passes import policy_outputs, reference_logprobs, response_rows, score_tokens, to_rows
+from lightning_rlhf.rollout.sampling import SampledResponses, finish_responses
+from lightning_rlhf.rollout.settings import RolloutRuntime
+
+
+@pytest.fixture
+def sampled() -> SampledResponses:
+    ids = torch.randint(2, 12, (6, 5), generator=torch.Generator().manual_seed(0))
+    ids[0, 2] = ids[2, 0] = ids[4, 4] = 1
+    return finish_responses(ids, [1])
+
+
+def test_rows_are_the_prompt_ids_and_the_response_ids_joined(prompts, sampled):
+    rows = response_rows(*prompts[:2], sampled.response_ids, sampled.completion_mask)
+    for row in range(6):
+        joined = [
+            *prompts.prompt_ids[row][prompts.prompt_mask[row]].tolist(),
+            *sampled.response_ids[row][sampled.completion_mask[row]].tolist(),
+        ]
+        assert rows.tokens.input_ids[row][rows.tokens.attention_mask[row]].tolist() == joined
+        assert rows.tokens.position_ids[row][rows.tokens.attention_mask[row]].tolist() == list(range(len(joined)))
+
+
+def test_kept_positions_stand_one_before_the_token_that_they_predict(prompts, sampled):
+    rows = response_rows(*prompts[:2], sampled.response_ids, sampled.completion_mask)
+    following = rows.tokens.input_ids.roll(-1, dims=1)[rows.keep]
+    assert torch.equal(following, rows.taken_ids)
+    assert torch.equal(rows.taken_ids, sampled.response_ids[sampled.completion_mask])
+
+
+def test_rows_are_trimmed_to_the_longest_of_the_batch(prompts, sampled):
+    rows = response_rows(*(tensor[[0, 2]] for tensor in (*prompts[:2], *sampled[:2])))
+    assert rows.tokens.input_ids.shape == (2, 3 + 3)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_log_probabilities_of_a_row_are_those_it_has_alone(tiny, prompts, sampled, family):
+    actor_critic = tiny.actor_critic(getattr(tiny, family)())
+    with torch.no_grad():
+        rows = response_rows(*prompts[:2], *sampled[:2])
+        together = policy_outputs(actor_critic, rows, temperature=0.7)
+        logprobs, values = (to_rows(flat, sampled.completion_mask) for flat in (together.logprobs, together.values))
+        for row in range(6):
+            alone = response_rows(*(tensor[[row]] for tensor in (*prompts[:2], *sampled[:2])))
+            own = policy_outputs(actor_critic, alone, temperature=0.7)
+            mask = sampled.completion_mask[row]
+            torch.testing.assert_close(logprobs[row][mask], own.logprobs, atol=1e-5, rtol=0)
+            torch.testing.assert_close(values[row][mask], own.values, atol=1e-5, rtol=0)
+
+
+def test_log_probabilities_are_those_of_the_plain_model(tiny, prompts, sampled):
+    model = tiny.llama()
+    rows = response_rows(*prompts[:2], *sampled[:2])
+    actor_critic = tiny.actor_critic(tiny.llama())
+    with torch.no_grad():
+        logprobs = to_rows(policy_outputs(actor_critic, rows, temperature=0.7).logprobs, sampled.completion_mask)
+        for row in range(6):
+            prompt = prompts.prompt_ids[row][prompts.prompt_mask[row]]
+            response = sampled.response_ids[row][sampled.completion_mask[row]]
+            logits = model(input_ids=torch.cat([prompt, response])[None]).logits[0]
+            expected = (logits / 0.7).log_softmax(-1)[len(prompt) - 1 : -1]
+            taken = expected.gather(-1, response[:, None]).squeeze(-1)
+            torch.testing.assert_close(logprobs[row, : len(response)], taken, atol=1e-5, rtol=0)
+
+
+def test_the_untrained_policy_is_its_reference(tiny, prompts, sampled):
+    actor_critic = tiny.actor_critic()
+    rows = response_rows(*prompts[:2], *sampled[:2])
+    logprobs = policy_outputs(actor_critic, rows, temperature=1.3).logprobs
+    assert torch.equal(logprobs, reference_logprobs(actor_critic, rows, temperature=1.3))
+    assert logprobs.requires_grad
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_scores_of_tokens_do_not_depend_on_the_batch_size(tiny, prompts, sampled, batch_size):
+    actor_critic = tiny.actor_critic()
+    whole, parts = (
+        score_tokens(actor_critic, prompts, sampled, temperature=1.0, runtime=RolloutRuntime(), batch_size=size)
+        for size in (6, batch_size)
+    )
+    for first, second in zip(whole, parts, strict=True):
+        torch.testing.assert_close(first, second, atol=1e-5, rtol=0)
+        assert not first[~sampled.completion_mask].any()
+
+
+def test_gradients_flow_back_from_rows():
+    flat = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    table = to_rows(flat, torch.tensor([[True, False], [True, True]]))
+    (table * torch.tensor([[1.0, 5.0], [2.0, 3.0]])).sum().backward()
+    assert flat.grad.tolist() == [1.0, 2.0, 3.0]
