@@ -1,0 +1,97 @@
+"""Shows what the model writes, at every validation."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Sample", "SampleTable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One response to show.
+
+    Args:
+        prompt: as rendered for the model.
+        response: decoded, without stop tokens.
+        scores: per scorer, under its own name.
+        kl: to the reference, nats per response; None where there is no reference.
+        label: what kind of sample it is, for example greedy or sampled.
+    """
+
+    prompt: str
+    response: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    kl: float | None = None
+    label: str = ""
+
+
+class SampleTable(Callback):
+    """A table of prompts and responses at every validation: in the terminal, in the logger, in `samples.jsonl`.
+
+    Args:
+        num_rows: samples shown in the terminal and in the logger; the file gets all that the module offers.
+        file: name of the file in `trainer.default_root_dir`.
+    """
+
+    def __init__(self, num_rows: int = 4, file: str = "samples.jsonl") -> None:
+        self.num_rows = num_rows
+        self.file = file
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Takes the module's samples and shows them; nothing during the sanity check."""
+        samples: list[Sample] = pl_module.take_samples()
+        if trainer.sanity_checking or not samples or not trainer.is_global_zero:
+            return
+        step = trainer.global_step
+        path = Path(trainer.default_root_dir) / self.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as lines:
+            for sample in samples:
+                row = {"step": step, "epoch": trainer.current_epoch, **asdict(sample)}
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._show(samples[: self.num_rows], step)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("samples", _markdown(samples[: self.num_rows]), step)
+
+    def _show(self, samples: list[Sample], step: int) -> None:
+        table = Table(title=f"samples after {step} steps", show_lines=True, title_justify="left")
+        names = list(samples[0].scores)
+        with_kl = any(sample.kl is not None for sample in samples)
+        for heading in ("prompt", "response"):
+            table.add_column(heading, overflow="fold", ratio=1)
+        for heading in [*names, *(["KL"] if with_kl else [])]:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for sample in samples:
+            numbers = [f"{sample.scores[name]:.2f}" for name in names]
+            if with_kl:
+                numbers.append("" if sample.kl is None else f"{sample.kl:.2f}")
+            # Text, not markup: a response may hold anything, square brackets included
+            table.add_row(Text(_shortened(sample.prompt)), Text(_shortened(sample.response)), *numbers)
+        Console(file=sys.stdout).print(table)
+
+
+def _shortened(text: str, length: int = 400) -> str:
+    """The end of a long text: of a prompt it is what the response answers."""
+    return text if len(text) <= length else f"… {text[-length:]}"
+
+
+def _markdown(samples: list[Sample]) -> str:
+    names = list(samples[0].scores)
+    lines = ["| " + " | ".join(["prompt", "response", *names, "KL"]) + " |", "|---" * (len(names) + 3) + "|"]
+    for sample in samples:
+        cells = [sample.prompt, sample.response, *(f"{sample.scores[name]:.3f}" for name in names)]
+        cells.append("" if sample.kl is None else f"{sample.kl:.3f}")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |")
+    return "\n".join(lines)

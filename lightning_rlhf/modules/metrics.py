@@ -1,0 +1,140 @@
+"""Torchmetrics whose state crosses batches and ranks. Sums are fp32 and counts int64: not every device has float64."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lightning_rlhf.functional import ranking_accuracy
+
+__all__ = ["MeanPerItem", "NamedMeans", "RankingAccuracy", "WindowLoss"]
+
+
+class WindowLoss(Metric):
+    """Sum of `sum / N` over an accumulation window and all ranks: the loss that the optimizer step minimised."""
+
+    total: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", default=torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor) -> None:
+        """Adds one micro-batch's share of the window's loss."""
+        self.total += loss.detach().float()
+
+    def compute(self) -> Tensor:
+        """The window's loss."""
+        return self.total
+
+
+class MeanPerItem(Metric):
+    """Mean of something over items (tokens, pairs, responses) however they are cut into batches."""
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", default=torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("count", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, count: Tensor | int) -> None:
+        """Adds the sum over `count` items."""
+        self.total += total.detach().float()
+        self.count += count
+
+    def compute(self) -> Tensor:
+        """The mean; nan when nothing was counted."""
+        return self.total / self.count
+
+
+class NamedMeans(nn.Module):
+    """Means under names that may hold slashes.
+
+    Args:
+        names: known beforehand; others are added when they are first used.
+        persistent: the sums stand in checkpoints, so that a run resumed in the middle of an epoch reports the whole of
+            it.
+    """
+
+    def __init__(self, names: Iterable[str] = (), *, persistent: bool = False) -> None:
+        super().__init__()
+        self.means = nn.ModuleDict()
+        self.persistent = persistent
+        for name in names:
+            self._mean(name)
+
+    def add(self, name: str, total: Tensor, count: Tensor | int) -> None:
+        """Adds the sum over `count` items."""
+        mean = self._mean(name).to(total.device)
+        mean.update(total, count)
+
+    def take(self) -> dict[str, Tensor]:
+        """The means of what was added since the last call, over all ranks; names without items are left out."""
+        taken = {}
+        for key, mean in self.means.items():
+            assert isinstance(mean, MeanPerItem)
+            value = mean.compute()
+            if not value.isnan() or mean.count:
+                taken[key.replace("__", "/")] = value
+            mean.reset()
+        return taken
+
+    def _mean(self, name: str) -> MeanPerItem:
+        key = name.replace("/", "__")  # a module's name must hold no dot; a slash would read as a path in checkpoints
+        if key not in self.means:
+            self.means[key] = MeanPerItem()
+            self.means[key].persistent(self.persistent)  # type: ignore[operator]
+        mean = self.means[key]
+        assert isinstance(mean, MeanPerItem)
+        return mean
+
+
+class RankingAccuracy(Metric):
+    """Share of ordered pairs whose better member has the higher score; ties in score count one half.
+
+    Args:
+        pairs: which ordered pairs count: all, or those whose better response is longer, or shorter, than the other.
+    """
+
+    correct: Tensor
+    num_pairs: Tensor
+
+    def __init__(self, pairs: str = "all", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pairs = pairs
+        self.add_state("correct", default=torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("num_pairs", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, scores: Tensor, ranks: Tensor, candidate_mask: Tensor, lengths: Tensor) -> None:
+        """Adds prompts.
+
+        Args:
+            scores: `(B, K)`.
+            ranks: `(B, K)`, 0 = best.
+            candidate_mask: `(B, K)`, True = keep.
+            lengths: `(B, K)` tokens per response.
+        """
+        # every ordered pair as a ranking of two, so that the formula stays in the functional core
+        better, worse = torch.triu_indices(scores.shape[1], scores.shape[1], offset=1, device=scores.device)
+        pair = torch.stack([better, worse], dim=-1)
+        pair_ranks, pair_mask = ranks[:, pair].flatten(0, 1), candidate_mask[:, pair].flatten(0, 1)
+        keep = pair_mask.all(-1) & (pair_ranks[:, 0] != pair_ranks[:, 1])
+        if self.pairs != "all":
+            pair_lengths = lengths[:, pair].flatten(0, 1)
+            longer = torch.where(pair_ranks[:, 0] < pair_ranks[:, 1], 1, -1) * (pair_lengths[:, 0] - pair_lengths[:, 1])
+            keep &= longer > 0 if self.pairs == "longer" else longer < 0
+        num_pairs = keep.sum()
+        if num_pairs == 0:
+            return
+        pair_scores = scores[:, pair].flatten(0, 1)[keep]
+        accuracy = ranking_accuracy(pair_scores, pair_ranks[keep], pair_mask[keep])
+        self.correct += accuracy.float() * num_pairs
+        self.num_pairs += num_pairs
+
+    def compute(self) -> Tensor:
+        """The share; nan when there was no such pair."""
+        return self.correct / self.num_pairs

@@ -1,0 +1,69 @@
+"""Optimizer and learning-rate schedule that the stages share."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_rlhf.errors import ConfigError
+
+__all__ = ["LRSchedule", "adamw", "learning_rate_schedule"]
+
+LRSchedule = Literal["constant", "linear", "cosine"]
+
+
+def adamw(groups: Iterable[Mapping[str, Any]], *, weight_decay: float) -> AdamW:
+    """AdamW over groups of `{"params", "lr", "name"}`; vectors (biases, norms) are not decayed.
+
+    Args:
+        groups: parameters, learning rate and name of each group.
+        weight_decay: decay of matrices.
+    """
+    parts: list[dict[str, Any]] = []
+    for group in groups:
+        parameters: list[nn.Parameter] = [parameter for parameter in group["params"] if parameter.requires_grad]
+        matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+        vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+        for suffix, members, decay in (("", matrices, weight_decay), ("/no_decay", vectors, 0.0)):
+            if members:
+                parts.append(
+                    {"params": members, "lr": group["lr"], "weight_decay": decay, "name": group["name"] + suffix}
+                )
+    return AdamW(parts)
+
+
+def learning_rate_schedule(optimizer: Optimizer, kind: LRSchedule, *, warmup_steps: int, num_steps: float) -> LambdaLR:
+    """Linear warm-up, then constant, or linear or cosine decay to zero at `num_steps`.
+
+    Args:
+        optimizer: whose groups are scheduled.
+        kind: what follows the warm-up.
+        warmup_steps: optimizer steps until the full learning rate.
+        num_steps: optimizer steps in all.
+
+    Raises:
+        ConfigError: the schedule needs an end and the run has none, or the warm-up is longer than the run.
+    """
+    if kind != "constant":
+        if not math.isfinite(num_steps) or num_steps < 0:
+            raise ConfigError(
+                f"lr_schedule {kind!r} must know the number of steps, got a run without end. "
+                "Set trainer.max_epochs or trainer.max_steps, or use lr_schedule: constant."
+            )
+        if warmup_steps >= num_steps:
+            raise ConfigError(
+                f"warmup_steps must be smaller than the run's {int(num_steps)} optimizer steps, got {warmup_steps}."
+            )
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        if kind == "constant":
+            return 1.0
+        progress = min((step - warmup_steps) / max(num_steps - warmup_steps, 1.0), 1.0)
+        return 1.0 - progress if kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)

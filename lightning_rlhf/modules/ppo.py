@@ -1,0 +1,576 @@
+"""Proximal policy optimization against reward models and reward functions."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_rlhf.batches import DemonstrationBatch, MinibatchIndices, PromptBatch, Rollout
+from lightning_rlhf.callbacks import Sample
+from lightning_rlhf.data import PromptDataset, PromptFormatter
+from lightning_rlhf.functional import (
+    approx_kl,
+    clip_fraction,
+    clipped_policy_loss,
+    clipped_value_loss,
+    token_cross_entropy,
+    token_logprobs,
+)
+from lightning_rlhf.models import (
+    LoRA,
+    ScalarModel,
+    build_actor_critic,
+    enable_gradient_checkpointing,
+    load_base,
+    save_language_model,
+)
+from lightning_rlhf.modules.base import RLHFModule, gathered, require
+from lightning_rlhf.modules.invariants import (
+    assert_gradients,
+    assert_ratio_is_one,
+    assert_starts_at_reference,
+    tolerance,
+)
+from lightning_rlhf.modules.kl_controllers import FixedKL, KLController
+from lightning_rlhf.modules.metrics import NamedMeans
+from lightning_rlhf.modules.optimization import LRSchedule
+from lightning_rlhf.modules.scorers import build_pipeline
+from lightning_rlhf.plugin_system.interfaces import ModelSource, RankingConverter, RewardFunction
+from lightning_rlhf.rollout import (
+    CollectedRollout,
+    Evaluation,
+    RolloutLoader,
+    RolloutRuntime,
+    RolloutSettings,
+    ScoreNormalizer,
+    ScorePipeline,
+    collect_rollout,
+    evaluate_prompts,
+    response_rows,
+    select_prompts,
+    select_rows,
+    to_rows,
+)
+
+__all__ = ["PPOModule"]
+
+_UPDATE_METRICS = (
+    "loss/policy",
+    "loss/value",
+    "loss/ptx",
+    "policy/approx_kl",
+    "policy/clip_fraction",
+    "policy/skipped_steps",
+)
+
+
+class PPOModule(RLHFModule):
+    """PPO with a per-token KL penalty to a reference (Schulman et al. 2017; Ziegler et al. 2019; Ouyang et al. 2022).
+
+    One epoch of the Trainer is one iteration: `rollout_size` prompts are answered and scored, then learned from in
+    `num_epochs` passes of minibatches. Data: PromptData.
+
+    Args:
+        base: the policy to start from, usually the `model/` of supervised fine-tuning: a model component, a directory,
+            a .gguf file or a hub id.
+        reward_model: directory or hub id of a reward model, or a list of them.
+        rewards: reward functions.
+        reward_weights: one weight per scorer, reward models first; default 1 each.
+        converter: ranks the K responses of a prompt by their score and puts the converted rewards in its place; needs
+            num_responses_per_prompt of at least 2.
+        reference: model of the KL penalty; default: `base`.
+        adapter: LoRA settings, or null to train all weights. With LoRA one frozen backbone carries policy and value
+            adapters and, adapters off, is the reference.
+        value_model: separate (starts from the first reward model when the tokenizers are equal, else from `base` with
+            a zero head) or shared (a zero head on the policy's trunk).
+        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more time.
+        trust_remote_code: run Python code that comes with a model's directory or hub id.
+        merge_adapter: write `model/` with the adapter merged into the weights; otherwise the adapter alone.
+        learning_rate: peak learning rate of the policy.
+        value_learning_rate: peak learning rate of the value model; default: `learning_rate`.
+        weight_decay: decay of weight matrices; biases and norms are not decayed.
+        warmup_steps: optimizer steps of linear warm-up.
+        lr_schedule: what follows the warm-up; linear and cosine end at zero.
+        rollout_size: prompts per iteration and rank.
+        num_responses_per_prompt: responses sampled for each prompt.
+        max_response_length: tokens at most of a response.
+        temperature: of sampling; all log-probabilities are taken at the same one.
+        sampler: builtin (samples do not depend on batch cut, ranks or resume) or transformers (`model.generate`).
+        minibatch_size: rows per training step and rank; an update takes accumulate_grad_batches of them.
+        num_epochs: passes over a rollout.
+        kl_coef: starting coefficient of the KL penalty.
+        kl_controller: FixedKL or AdaptiveKL(target, horizon).
+        target_kl: the passes over a rollout stop when the approximate KL to the sampling policy exceeds it; null =
+            never.
+        clip_range: of the probability ratio.
+        value_clip_range: how far a value may move from the one at sampling.
+        value_coef: weight of the value loss.
+        gamma: discount.
+        gae_lambda: lambda of generalised advantage estimation.
+        ptx_coef: weight of the pretraining term on PromptData's `ptx_source`; 0 = off.
+        missing_stop_penalty: taken off the score of a response that did not stop.
+        mask_unstopped: leave responses that did not stop out of the loss.
+        score_normalizer: running normalisation of the weighted sum of scores, or null.
+    """
+
+    stage: ClassVar[str] = "ppo"
+
+    def __init__(
+        self,
+        base: ModelSource | str,
+        # rewards
+        reward_model: str | list[str] | None = None,
+        rewards: list[RewardFunction] | None = None,
+        reward_weights: list[float] | None = None,
+        converter: RankingConverter | None = None,
+        # models
+        reference: ModelSource | str | None = None,
+        adapter: LoRA | None = None,
+        value_model: Literal["separate", "shared"] = "separate",
+        gradient_checkpointing: bool = False,
+        trust_remote_code: bool = False,
+        merge_adapter: bool = True,
+        # optimizer
+        learning_rate: float = 1e-5,
+        value_learning_rate: float | None = None,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 0,
+        lr_schedule: LRSchedule = "linear",
+        # rollout
+        rollout_size: int = 64,
+        num_responses_per_prompt: int = 1,
+        max_response_length: int = 64,
+        temperature: float = 1.0,
+        sampler: Literal["builtin", "transformers"] = "builtin",
+        # updates
+        minibatch_size: int = 16,
+        num_epochs: int = 4,
+        kl_coef: float = 0.05,
+        kl_controller: KLController | None = None,
+        target_kl: float | None = None,
+        clip_range: float = 0.2,
+        value_clip_range: float = 0.2,
+        value_coef: float = 0.1,
+        gamma: float = 1.0,
+        gae_lambda: float = 0.95,
+        ptx_coef: float = 0.0,
+        # scores
+        missing_stop_penalty: float = 0.0,
+        mask_unstopped: bool = False,
+        score_normalizer: ScoreNormalizer | None = None,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, lr_schedule=lr_schedule
+        )
+        for name, value in {
+            "rollout_size": rollout_size,
+            "num_responses_per_prompt": num_responses_per_prompt,
+            "max_response_length": max_response_length,
+            "minibatch_size": minibatch_size,
+            "num_epochs": num_epochs,
+        }.items():
+            require(value >= 1, name, "be at least 1", value)
+        require(temperature > 0, "temperature", "be positive", temperature)
+        require(kl_coef >= 0, "kl_coef", "be 0 or more", kl_coef)
+        require(target_kl is None or target_kl > 0, "target_kl", "be positive or null", target_kl)
+        require(0 < clip_range < 1, "clip_range", "be between 0 and 1", clip_range)
+        require(value_clip_range > 0, "value_clip_range", "be positive", value_clip_range)
+        require(value_coef >= 0, "value_coef", "be 0 or more", value_coef)
+        require(0 <= gamma <= 1, "gamma", "be between 0 and 1", gamma)
+        require(0 <= gae_lambda <= 1, "gae_lambda", "be between 0 and 1", gae_lambda)
+        require(ptx_coef >= 0, "ptx_coef", "be 0 or more", ptx_coef)
+        require(missing_stop_penalty >= 0, "missing_stop_penalty", "be 0 or more", missing_stop_penalty)
+        reward_models = [reward_model] if isinstance(reward_model, str) else list(reward_model or [])
+        functions = list(rewards or [])
+        num_scorers = len(reward_models) + len(functions)
+        require(num_scorers > 0, "PPOModule", "have a reward_model or rewards", "neither")
+        weights = [1.0] * num_scorers if reward_weights is None else list(reward_weights)
+        require(
+            len(weights) == num_scorers, "reward_weights", f"have one entry per scorer ({num_scorers})", len(weights)
+        )
+        require(
+            converter is None or num_responses_per_prompt >= 2,
+            "num_responses_per_prompt",
+            "be at least 2 with a converter",
+            num_responses_per_prompt,
+        )
+        self.record_arguments()
+        self.settings = RolloutSettings(
+            max_response_length=max_response_length,
+            temperature=temperature,
+            num_responses_per_prompt=num_responses_per_prompt,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            missing_stop_penalty=missing_stop_penalty,
+            mask_unstopped=mask_unstopped,
+            sampler=sampler,
+        )
+        self.rollout_size = rollout_size
+        self.minibatch_size = minibatch_size
+        self.num_epochs = num_epochs
+        self.kl_coef = kl_coef
+        self.kl_controller = kl_controller or FixedKL()
+        self.target_kl = target_kl
+        self.clip_range = clip_range
+        self.value_clip_range = value_clip_range
+        self.value_coef = value_coef
+        self.value_learning_rate = learning_rate if value_learning_rate is None else value_learning_rate
+        self.ptx_coef = ptx_coef
+        self.converter = converter
+        self.merge_adapter = merge_adapter
+        self.reward_weights = weights
+        self.reward_functions = functions
+        self.score_normalizer = score_normalizer
+        self._load_models(
+            base, reward_models, reference, value_model, adapter, gradient_checkpointing, trust_remote_code
+        )
+        self.update_metrics = NamedMeans(_UPDATE_METRICS, persistent=True)
+        self.heldout = NamedMeans()
+        self._loader: RolloutLoader | None = None
+        self._pipeline: ScorePipeline | None = None
+        self._updates_stopped = False
+        self._rollout_metrics: dict[str, float] = {}
+        self._check_invariants = False
+        self._samples: list[Sample] = []
+        self.train()  # dropout is at zero in every model: the mode says no more than that this is training
+
+    def _load_models(
+        self,
+        base: ModelSource | str,
+        reward_models: list[str],
+        reference: ModelSource | str | None,
+        value_model: Literal["separate", "shared"],
+        adapter: LoRA | None,
+        gradient_checkpointing: bool,
+        trust_remote_code: bool,
+    ) -> None:
+        policy = load_base(base, trust_remote_code=trust_remote_code)
+        self.tokenizer, self.recorded_template = policy.tokenizer, policy.template
+        loaded = [ScalarModel.load(name, trust_remote_code=trust_remote_code) for name in reward_models]
+        self._reward_model_sources = loaded
+        self.has_own_reference = reference is not None
+        self.actor_critic = build_actor_critic(
+            policy,
+            reference=None if reference is None else load_base(reference, trust_remote_code=trust_remote_code),
+            reward_model=loaded[0] if loaded else None,
+            value_model=value_model,
+            adapter=adapter,
+            seed=self.seed,
+        )
+        if gradient_checkpointing:
+            enable_gradient_checkpointing(self.actor_critic)
+        self.reward_models = nn.ModuleList(source.model.requires_grad_(False).eval() for source in loaded)
+
+    def networks(self) -> Iterable[nn.Module]:
+        """Policy, value model, reference and reward models."""
+        return [*self.actor_critic.networks(), *self.reward_models]
+
+    def parameter_groups(self) -> Iterable[Mapping[str, Any]]:
+        """Two groups: policy and value."""
+        return [
+            {"params": self.actor_critic.policy_parameters(), "lr": self.learning_rate, "name": "policy"},
+            {"params": self.actor_critic.value_parameters(), "lr": self.value_learning_rate, "name": "value"},
+        ]
+
+    def export(self, path: Path) -> None:
+        """Writes `model/`: the policy, for AutoModelForCausalLM."""
+        with self.whole_weights():
+            if self.trainer.is_global_zero:
+                save_language_model(
+                    self.actor_critic.policy_for_export(),
+                    self.tokenizer,
+                    path,
+                    self.template_record,
+                    merge_adapters=self.merge_adapter,
+                )
+
+    # Training
+
+    def training_step(self, batch: MinibatchIndices, batch_idx: int) -> Tensor:
+        """One minibatch: policy loss + value_coef * value loss [+ ptx_coef * pretraining loss]."""
+        if self._updates_stopped:
+            return self._untouched()
+        rollout, logprobs, values = self._evaluated(batch.rows)
+        if self._check_invariants:
+            assert_ratio_is_one(logprobs.detach(), rollout.old_logprobs, bound=tolerance(str(self.trainer.precision)))
+        if self._exceeds_target_kl(logprobs.detach(), rollout):
+            return self._untouched()
+        policy_loss = clipped_policy_loss(
+            logprobs,
+            rollout.old_logprobs,
+            rollout.advantages,
+            rollout.loss_mask,
+            clip_range=self.clip_range,
+            num_targets=batch.num_targets,
+        )
+        value_loss = clipped_value_loss(
+            values,
+            rollout.old_values,
+            rollout.returns,
+            rollout.loss_mask,
+            value_clip_range=self.value_clip_range,
+            num_targets=batch.num_targets,
+        )
+        loss = policy_loss + self.value_coef * value_loss
+        if batch.ptx is not None:
+            ptx_loss = self._ptx_loss(batch.ptx)
+            self.update_metrics.add(
+                "loss/ptx", ptx_loss * batch.ptx.num_targets, (batch.ptx.labels[:, 1:] != -100).sum()
+            )
+            loss = loss + self.ptx_coef * ptx_loss
+        self._record_update(logprobs.detach(), rollout, policy_loss * batch.num_targets, value_loss * batch.num_targets)
+        return loss * self.loss_scale
+
+    def _evaluated(self, rows: Tensor) -> tuple[Rollout, Tensor, Tensor]:
+        """The minibatch with its log-probabilities and values under the current weights, `(B, R)` each."""
+        assert self._loader is not None
+        assert self._loader.rollout is not None
+        rollout = select_rows(self._loader.rollout, rows)
+        inputs = response_rows(
+            rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, rollout.completion_mask, device=self.device
+        )
+        rollout = Rollout(*(tensor.to(self.device) for tensor in rollout))
+        logits, values = self.actor_critic.logits_and_values(inputs.tokens, inputs.keep)
+        logprobs = token_logprobs(logits, inputs.taken_ids, temperature=self.settings.temperature)
+        return rollout, to_rows(logprobs, rollout.completion_mask), to_rows(values, rollout.completion_mask)
+
+    def _ptx_loss(self, batch: DemonstrationBatch) -> Tensor:
+        keep = torch.zeros_like(batch.tokens.attention_mask)
+        keep[:, :-1] = batch.labels[:, 1:] != -100
+        logits = self.actor_critic.logits(batch.tokens, keep)
+        return token_cross_entropy(logits, batch.tokens.input_ids[:, 1:][keep[:, :-1]], num_targets=batch.num_targets)
+
+    def _exceeds_target_kl(self, logprobs: Tensor, rollout: Rollout) -> bool:
+        """Whether the passes over this rollout end here: decided on the value over all ranks, which stay in step."""
+        if self.target_kl is None:
+            return False
+        count = rollout.loss_mask.sum()
+        local = approx_kl(logprobs, rollout.old_logprobs, rollout.loss_mask) * count
+        total, num_tokens = self.sum_over_ranks(torch.stack([local.float(), count.float()])).tolist()
+        self._updates_stopped = total / max(num_tokens, 1.0) > self.target_kl
+        return self._updates_stopped
+
+    def _untouched(self) -> Tensor:
+        """A zero loss that touches every trained parameter: wrappers that wait for gradients get them."""
+        parameters = [parameter for group in self.parameter_groups() for parameter in group["params"]]
+        self.update_metrics.add("policy/skipped_steps", torch.ones(()), 1)
+        return torch.stack([(parameter * 0).sum() for parameter in parameters if parameter.requires_grad]).sum()
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Steps, unless the passes over this rollout were stopped: then the window's gradients are dropped.
+
+        The closure runs all the same, so that progress, validation and checkpoints keep their cadence.
+        """
+        if not self._updates_stopped:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        elif optimizer_closure is not None:
+            optimizer_closure()
+            optimizer.zero_grad()
+
+    def on_after_backward(self) -> None:
+        """In the first step: policy and value weights both got a gradient (rule 39)."""
+        if not self._check_invariants:
+            return
+        self._check_invariants = False
+        assert_gradients(self.parameter_groups())
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the iteration: rollout and updates."""
+        self.log_dict(self._rollout_metrics, sync_dist=False)
+        for name, value in (("score", "objective/scores"), ("kl", "objective/kl")):
+            self.log(name, self._rollout_metrics[value], prog_bar=True, logger=False)
+        self.log_dict(self.update_metrics.take())
+
+    def _record_update(self, logprobs: Tensor, rollout: Rollout, policy_sum: Tensor, value_sum: Tensor) -> None:
+        mask, old = rollout.loss_mask, rollout.old_logprobs
+        count = mask.sum()
+        self.update_metrics.add("loss/policy", policy_sum, count)
+        self.update_metrics.add("loss/value", value_sum, count)
+        self.update_metrics.add("policy/approx_kl", approx_kl(logprobs, old, mask) * count, count)
+        fraction = clip_fraction(logprobs, old, mask, clip_range=self.clip_range)
+        self.update_metrics.add("policy/clip_fraction", fraction * count, count)
+
+    # Collecting rollouts
+
+    def rollout_loader(self, prompts: PromptDataset) -> RolloutLoader:
+        """The train dataloader: collects a rollout when it is iterated over, then yields minibatches of indices."""
+        trainer = self.trainer
+        ptx = trainer.datamodule.ptx_batches() if self.ptx_coef else None  # type: ignore[attr-defined]
+        require(not self.ptx_coef or ptx is not None, "PromptData", "have a ptx_source when ptx_coef is set", "none")
+        self._loader = RolloutLoader(
+            lambda iteration: self._collect(prompts, iteration),
+            num_rows=self.rollout_size * self.settings.num_responses_per_prompt,
+            minibatch_size=self.minibatch_size,
+            num_epochs=self.num_epochs,
+            accumulate=trainer.accumulate_grad_batches,
+            seed=self.seed,
+            limit=trainer.limit_train_batches,
+            reduce=self.sum_over_ranks,
+            gather=gathered,
+            rank=trainer.global_rank,
+            ptx=None if ptx is None else ptx.batch,
+        )
+        return self._loader
+
+    def _collect(self, prompts: PromptDataset, iteration: int) -> Rollout:
+        """One rollout; the KL coefficient and the metrics move on with it."""
+        selection = select_prompts(
+            self.seed,
+            iteration,
+            num_prompts=len(prompts),
+            rollout_size=self.rollout_size,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+        collected: CollectedRollout = collect_rollout(
+            self.actor_critic,
+            prompts.batch(selection.row_ids),
+            self._scorers(),
+            self._formatter,
+            self.settings,
+            self._runtime(),
+            keys=selection.keys,
+            seed=self.seed,
+            iteration=iteration,
+            kl_coef=self.kl_coef,
+            batch_size=prompts.batch_size,
+        )
+        statistics = collected.statistics
+        self._rollout_metrics = {**statistics.metrics, "objective/kl_coef": self.kl_coef}
+        self.kl_coef = self.kl_controller.update(self.kl_coef, kl=statistics.kl, num_sequences=statistics.num_sequences)
+        self._updates_stopped = False
+        self._check_invariants = self.trainer.global_step == 0
+        if self._check_invariants:
+            assert_starts_at_reference(
+                statistics.kl,
+                bound=tolerance(str(self.trainer.precision)) * self.settings.max_response_length,
+                reference=self.actor_critic.reference,
+                same_weights=not self.has_own_reference,
+            )
+        return collected.rollout
+
+    def _runtime(self) -> RolloutRuntime:
+        return RolloutRuntime(
+            precision=self.trainer.precision_plugin.forward_context,
+            generation=self.whole_weights,
+            reduce=lambda total: self.sum_over_ranks(total).cpu(),
+            show_progress=self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None,
+        )
+
+    @property
+    def _formatter(self) -> PromptFormatter:
+        formatter: PromptFormatter = self.trainer.datamodule.formatter  # type: ignore[attr-defined]
+        return formatter
+
+    def _scorers(self) -> ScorePipeline:
+        """Reward models, then reward functions; made once, when the data's template is known."""
+        if self._pipeline is None:
+            self._pipeline = build_pipeline(
+                self._reward_model_sources,
+                self.reward_functions,
+                self._formatter,
+                weights=self.reward_weights,
+                converter=self.converter,
+                normalizer=self.score_normalizer,
+                batch_size=self.trainer.datamodule.batch_size,  # type: ignore[attr-defined]
+                precision=self.trainer.precision_plugin.forward_context,
+            )
+        return self._pipeline
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what an iteration is in the middle of, the KL coefficient and the moments of the scores."""
+        super().on_save_checkpoint(checkpoint)
+        normalizer = self.score_normalizer
+        checkpoint["lightning_rlhf"]["ppo"] = {
+            "kl_coef": self.kl_coef,
+            "updates_stopped": self._updates_stopped,
+            "rollout_metrics": self._rollout_metrics,
+            "score_normalizer": None if normalizer is None else normalizer.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with them."""
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint["lightning_rlhf"]["ppo"]
+        self.kl_coef = saved["kl_coef"]
+        self._updates_stopped = saved["updates_stopped"]
+        self._rollout_metrics = dict(saved["rollout_metrics"])
+        if self.score_normalizer is not None and saved["score_normalizer"] is not None:
+            self.score_normalizer.load_state_dict(saved["score_normalizer"])
+
+    # Validation, test, predict
+
+    def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Scores, KL and length of one sampled and one greedy response to each held-out prompt."""
+        self._add_heldout(batch, samples_wanted=batch_idx == 0)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs `val/score`, `val/kl`, `val/response_length` and the like, and the same of greedy responses."""
+        self._log_heldout("val")
+
+    def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """As in validation."""
+        self._add_heldout(batch, samples_wanted=False)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the same metrics under `test/`."""
+        self._log_heldout("test")
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """One sampled response to each prompt, with its scores and KL."""
+        return [
+            {
+                "prompt": sample.prompt,
+                "response": sample.response,
+                "score": sample.score,
+                "scores": sample.scores,
+                "kl": sample.kl,
+                "response_length": sample.length,
+                "stopped": sample.stopped,
+            }
+            for sample in self._evaluation(batch, greedy=False).samples
+        ]
+
+    def take_samples(self) -> list[Sample]:
+        """The samples of the last validation, once."""
+        samples, self._samples = self._samples, []
+        return samples
+
+    def _evaluation(self, batch: PromptBatch, *, greedy: bool) -> Evaluation:
+        on_cpu = PromptBatch(batch.prompt_ids.cpu(), batch.prompt_mask.cpu(), batch.row_ids.cpu(), batch.details)
+        return evaluate_prompts(
+            self.actor_critic,
+            on_cpu,
+            self._scorers(),
+            self._formatter,
+            self.settings,
+            self._runtime(),
+            seed=self.seed,
+            greedy=greedy,
+        )
+
+    def _add_heldout(self, batch: PromptBatch, *, samples_wanted: bool) -> None:
+        for prefix, greedy in (("", False), ("greedy_", True)):
+            evaluation = self._evaluation(batch, greedy=greedy)
+            for name, values in evaluation.columns.items():
+                self.heldout.add(f"{prefix}{name}", values.sum().to(self.device), len(values))
+            if samples_wanted:
+                label = "greedy" if greedy else "sampled"
+                self._samples += [
+                    Sample(sample.prompt, sample.response, sample.scores, sample.kl, label)
+                    for sample in evaluation.samples[:8]
+                ]
+
+    def _log_heldout(self, split: str) -> None:
+        for name, value in self.heldout.take().items():
+            self.log(f"{split}/{name}", value, prog_bar=name in ("score", "kl"))
