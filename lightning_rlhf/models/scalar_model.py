@@ -145,7 +145,7 @@ class ScalarModel(nn.Module):
     @property
     def score_offset(self) -> float:
         """What is to be subtracted from the raw scores of the saved model."""
-        return -float(self.head.bias)
+        return -float(self.head.bias.detach())
 
     def forward(self, tokens: TokenBatch, keep: Tensor | None = None) -> Tensor:
         """Scalars in fp32.

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightning_rlhf.batches import TokenBatch
@@ -20,9 +20,8 @@ __all__ = ["call_transformer", "enable_gradient_checkpointing"]
 def call_transformer(model: PreTrainedModel, tokens: TokenBatch) -> Any:
     """The model's own output for a batch of rows; no key-value cache.
 
-    Position ids come from the batch, so that padding does not move a row (rule 8). For packed rows transformers builds
-    the block-diagonal mask itself from position ids that restart, provided that no attention mask is given; that keeps
-    the windows of sliding attention right, which a ready-made mask would override.
+    Position ids come from the batch, so that padding does not move a row (rule 8); packed rows attend inside their own
+    document only (rule 11).
 
     Args:
         model: a causal language model or a headless transformer.
@@ -38,6 +37,7 @@ def call_transformer(model: PreTrainedModel, tokens: TokenBatch) -> Any:
         inputs["attention_mask"] = tokens.attention_mask.long()
     else:
         _require_packing(model)
+        inputs["attention_mask"] = _packing_mask(model, tokens.attention_mask, tokens.segment_ids)
     with _recomputing(model):
         return model(**inputs)
 
@@ -122,3 +122,30 @@ def _require_packing(model: PreTrainedModel) -> None:
             f"packed rows must be read with eager or sdpa attention, got {attention!r}. Set packing to false, or "
             "load the model with another attn_implementation."
         )
+
+
+def _packing_mask(model: PreTrainedModel, attention_mask: Tensor, segment_ids: Tensor) -> Tensor | None:
+    """A causal, block-diagonal mask `(B, 1, T, T)`; None where transformers has to make it.
+
+    Sliding windows need a mask per kind of layer: there transformers makes them from position ids that restart, if it
+    is given no mask. Not every architecture does that (OPT attends across), so that others get theirs ready-made.
+    """
+    if _has_sliding_windows(model):
+        return None
+    length = segment_ids.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segment_ids.device).tril()
+    mask = (segment_ids[:, :, None] == segment_ids[:, None, :]) & attention_mask[:, None, :] & causal
+    mask |= torch.eye(length, dtype=torch.bool, device=mask.device)  # padding attends to itself: no empty softmax
+    mask = mask[:, None]
+    if model.config._attn_implementation == "sdpa":
+        return mask
+    lowest = torch.finfo(model.dtype).min
+    return torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill(~mask, lowest)
+
+
+def _has_sliding_windows(model: PreTrainedModel) -> bool:
+    config = model.config
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return any(kind != "full_attention" for kind in kinds)
+    return getattr(config, "sliding_window", None) is not None
