@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, NamedTuple, cast
 
@@ -186,7 +187,8 @@ def sequence_classification_shell(config: PreTrainedConfig) -> PreTrainedModel:
     """
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ModelError(_unsupported(config))
-    copied = type(config).from_dict({**config.to_dict(), "num_labels": 1})
+    copied = copy.deepcopy(config)
+    copied.num_labels = 1
     with torch.device("meta"):
         shell = cast(type[PreTrainedModel], MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)])(copied)
     if not isinstance(getattr(shell, "score", None), nn.Linear):
