@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jsonargparse import _typehints
 
 from lightning_rlhf import registry
 from lightning_rlhf.plugin_system.manager import Manager, plugin_manager
@@ -38,8 +39,17 @@ settings.register_profile("tests", database=None, deadline=None, derandomize=Tru
 settings.load_profile("tests")
 
 
+@pytest.fixture(scope="module")
+def collected_afterwards() -> Iterator[None]:
+    """A class is known to its base until it is collected, and parsers of other tests must not meet a fake one."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture
-def fake_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["FakePlugins"]:
+def fake_plugins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collected_afterwards: None
+) -> Iterator["FakePlugins"]:
     """Plug-ins as pip would leave them, in a folder on the import path; no other plug-in of this machine is let in."""
     plugins = FakePlugins(tmp_path / "site-packages", monkeypatch)
     yield plugins
@@ -96,7 +106,7 @@ class FakePlugins:
         return Manager(importlib.metadata.distributions(path=[str(self.folder)]), environ)
 
     def python(self, code: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run code in a fresh process that has these plug-ins; warnings are errors there too, unless asked otherwise."""
+        """Run code in a fresh process that has these plug-ins."""
         path = os.pathsep.join([str(self.folder), *sys.path])
         return subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code)],
@@ -111,7 +121,7 @@ class FakePlugins:
         """Drop what this process knows of plug-ins, published classes included."""
         plugin_manager.cache_clear()
         registry._published.cache_clear()
+        getattr(_typehints, "_cached_class_parsers", {}).clear()  # jsonargparse's parsers hold the classes they are for
         for name, module in list(sys.modules.items()):
             if (getattr(module, "__file__", None) or "").startswith(str(self.folder)):
                 del sys.modules[name]
-        gc.collect()  # a class is known to its base until it is collected

@@ -16,7 +16,7 @@ from lightning_rlhf.plugin_system.hookspecs import BASES
 from lightning_rlhf.plugin_system.isolation import guarded
 from lightning_rlhf.plugin_system.offers import OfferedComponent, offered_components
 from lightning_rlhf.plugin_system.reporting import Reporter
-from lightning_rlhf.plugin_system.targets import Target, load_target
+from lightning_rlhf.plugin_system.targets import Target, TargetLoader
 from lightning_rlhf.version import __version__
 
 __all__ = ["Manager", "PluginRecord", "Status", "plugin_manager"]
@@ -72,6 +72,7 @@ class Manager:
             for offer in record.components:
                 self._offers.setdefault((offer.kind, offer.name), []).append(offer)
         self._faults: dict[tuple[str, str], str] = {}
+        self._loader = TargetLoader()
         self._targets: dict[tuple[str, str], Target] = {}
         if self._reporter.strict:
             for offers in self._offers.values():
@@ -124,7 +125,7 @@ class Manager:
         offer = self.find(kind, name)
         if (kind, name) not in self._targets:
             try:
-                self._targets[kind, name] = load_target(offer.target, BASES[kind])
+                self._targets[kind, name] = self._loader.load(offer.target, BASES[kind])
             except PluginError as error:
                 self.set_aside(offer, str(error))
                 raise UnknownComponentError(self._faults[kind, name]) from error

@@ -11,32 +11,56 @@ from typing import Any
 from lightning_rlhf.errors import PluginError
 from lightning_rlhf.plugin_system.isolation import guarded
 
-__all__ = ["Target", "load_target", "returned_class"]
+__all__ = ["Target", "TargetLoader", "returned_class"]
 
 Target = type[Any] | Callable[..., Any]
 """A class, or a function that makes an instance of the class in its return annotation."""
 
 
-def load_target(target: Any, base: type[Any]) -> Target:
-    """The class or function that a target stands for, imported if it is a dotted name.
+class TargetLoader:
+    """Imports targets and remembers which modules it refused: one that printed stays in `sys.modules`, faultless."""
 
-    Args:
-        target: of a `Component`.
-        base: the class that it must derive from, or return.
+    def __init__(self) -> None:
+        self._module_faults: dict[str, str] = {}
 
-    Raises:
-        PluginError: the target cannot be imported or found, or is not what the kind asks for.
-    """
-    found = _imported(target) if isinstance(target, str) else target
-    made = found if inspect.isclass(found) else returned_class(found)
-    if not issubclass(made, base):
-        bases = ", ".join(parent.__name__ for parent in made.__bases__)
-        raise PluginError(f"its target must be a subclass of {base.__name__}, got {made.__name__}({bases}).")
-    # An annotation may be wider than what the function makes, so only a class that is itself the target must be whole.
-    if inspect.isclass(found) and inspect.isabstract(found):
-        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
-        raise PluginError(f"its target {found.__name__} must define {missing}.")
-    return typing.cast(Target, found)
+    def load(self, target: Any, base: type[Any]) -> Target:
+        """The class or function that a target stands for, imported if it is a dotted name.
+
+        Args:
+            target: of a `Component`.
+            base: the class that it must derive from, or return.
+
+        Raises:
+            PluginError: the target cannot be imported or found, or is not what the kind asks for.
+        """
+        found = self._imported(target) if isinstance(target, str) else target
+        made = found if inspect.isclass(found) else returned_class(found)
+        if not issubclass(made, base):
+            bases = ", ".join(parent.__name__ for parent in made.__bases__)
+            raise PluginError(f"its target must be a subclass of {base.__name__}, got {made.__name__}({bases}).")
+        # An annotation may be wider than what the function makes; a class that is itself the target must be whole.
+        if inspect.isclass(found) and inspect.isabstract(found):
+            missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+            raise PluginError(f"its target {found.__name__} must define {missing}.")
+        return typing.cast(Target, found)
+
+    def _imported(self, target: str) -> object:
+        module_name, _, attribute = target.partition(":")
+        if module_name in self._module_faults:
+            raise PluginError(self._module_faults[module_name])
+        try:
+            found: object = guarded(partial(importlib.import_module, module_name), f"importing {module_name!r}")
+        except PluginError as error:
+            self._module_faults[module_name] = str(error)
+            raise
+        for part in attribute.split("."):
+            try:
+                found = guarded(partial(getattr, found, part), f"importing {target!r}")
+            except PluginError as error:
+                if isinstance(error.__cause__, AttributeError):
+                    raise PluginError(f"its target {target!r} must exist, got no {part!r} there.") from error
+                raise
+        return found
 
 
 def returned_class(function: Any) -> type[Any]:
@@ -60,26 +84,3 @@ def returned_class(function: Any) -> type[Any]:
         name = getattr(function, "__qualname__", repr(function))
         raise PluginError(f"its target {name} must be annotated with the class it returns, got {annotation!r:.80}.")
     return annotation
-
-
-_module_faults: dict[str, str] = {}
-"""Why a module's import was refused: after printing it stays in `sys.modules`, and a second import finds no fault."""
-
-
-def _imported(target: str) -> object:
-    module_name, _, attribute = target.partition(":")
-    if module_name in _module_faults:
-        raise PluginError(_module_faults[module_name])
-    try:
-        found: object = guarded(partial(importlib.import_module, module_name), f"importing {module_name!r}")
-    except PluginError as error:
-        _module_faults[module_name] = str(error)
-        raise
-    for part in attribute.split("."):
-        try:
-            found = guarded(partial(getattr, found, part), f"importing {target!r}")
-        except PluginError as error:
-            if isinstance(error.__cause__, AttributeError):
-                raise PluginError(f"its target {target!r} must exist, got no {part!r} there.") from error
-            raise
-    return found

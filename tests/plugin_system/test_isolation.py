@@ -1,0 +1,81 @@
+import logging
+import os
+import sys
+
+import pytest
+
+from lightning_rlhf.errors import PluginError
+from lightning_rlhf.plugin_system.isolation import guarded
+
+
+def test_the_result_is_passed_on():
+    assert guarded(lambda: 3, "trying") == 3
+
+
+def test_standard_streams_are_restored_after_a_fault_too():
+    before = sys.stdin, sys.stdout
+    with pytest.raises(PluginError, match=r"trying raised ZeroDivisionError: division by zero\."):
+        guarded(lambda: 1 / 0, "trying")
+    assert (sys.stdin, sys.stdout) == before
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda: print("noise"),
+        lambda: sys.stdout.write("noise"),
+        lambda: os.write(1, b"noise"),
+        lambda: os.system("echo noise"),
+    ],
+)
+def test_nothing_printed_reaches_standard_output(capfd, action):
+    with pytest.raises(PluginError, match="trying must not print, got 'noise'"):
+        guarded(action, "trying")
+    print("afterwards")
+    assert capfd.readouterr().out == "afterwards\n"
+
+
+def test_what_was_printed_before_is_not_taken_for_the_actions(capfd):
+    sys.stdout.write("before ")
+    guarded(lambda: None, "trying")
+    print("after")
+    assert capfd.readouterr().out == "before after\n"
+
+
+@pytest.mark.parametrize(
+    "action", [input, lambda: sys.stdin.read(), lambda: sys.stdin.readline(), lambda: list(sys.stdin)]
+)
+def test_reading_standard_input_is_a_fault_and_never_blocks(action):
+    with pytest.raises(PluginError, match="trying must not read standard input"):
+        guarded(action, "trying")
+
+
+def test_a_child_process_finds_standard_input_empty():
+    read, write = os.pipe()  # never written to: whoever reads it waits for ever
+    saved = os.dup(0)
+    os.dup2(read, 0)
+    try:
+        assert guarded(lambda: os.read(0, 1), "trying") == b""
+    finally:
+        os.dup2(saved, 0)
+        for descriptor in (saved, read, write):
+            os.close(descriptor)
+
+
+def test_a_log_handler_made_meanwhile_works_afterwards(capsys):
+    handler = guarded(lambda: logging.StreamHandler(sys.stdout), "trying")
+    handler.emit(logging.makeLogRecord({"msg": "hello"}))
+    assert capsys.readouterr().out == "hello\n"
+
+
+def test_standard_error_is_left_alone(capfd):
+    guarded(lambda: print("a warning", file=sys.stderr), "trying")
+    assert capfd.readouterr().err == "a warning\n"
+
+
+def test_the_message_of_an_error_becomes_one_line():
+    def fail():
+        raise ValueError("first\n  second.")
+
+    with pytest.raises(PluginError, match=r"^trying raised ValueError: first second\.$"):
+        guarded(fail, "trying")
