@@ -1,0 +1,119 @@
+"""Writes what `predict_step` returns to one file, in the order of the rows."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import lightning as L
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+__all__ = ["PredictionWriter"]
+
+_Key = tuple[int, ...]
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes the dicts of `predict_step` as JSON lines to `<root>/predictions.jsonl`.
+
+    Every rank writes a part; at the end rank 0 puts them into the order of the rows, once each. The file appears when
+    it is whole.
+
+    Args:
+        file: name of the file in `trainer.default_root_dir`.
+    """
+
+    def __init__(self, file: str = "predictions.jsonl") -> None:
+        super().__init__(write_interval="batch")
+        self.file = file
+        self.num_rows = 0
+        """Rows in the file, once it is whole."""
+        self._part: TextIO | None = None
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Opens this rank's part."""
+        path = self._part_path(trainer, trainer.global_rank)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._part = path.open("w", encoding="utf-8")
+
+    def write_on_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        prediction: Sequence[dict[str, Any]],
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Adds the rows of a batch to the part, each with its place."""
+        if self._part is None:
+            return
+        places = _places(len(prediction), batch, batch_indices, batch_idx, trainer.world_size, trainer.global_rank)
+        for place, row in zip(places, prediction, strict=True):
+            key = (dataloader_idx, *place)
+            self._part.write(json.dumps([key, row], ensure_ascii=False, default=_plain) + "\n")
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Puts the parts together."""
+        if self._part is None:
+            return
+        self._close()
+        trainer.strategy.barrier("predictions are written")
+        if not trainer.is_global_zero:
+            return
+        parts = [self._part_path(trainer, rank) for rank in range(trainer.world_size)]
+        whole = self._part_path(trainer, trainer.world_size)
+        with whole.open("w", encoding="utf-8") as file:
+            self.num_rows = 0
+            for row in _in_order(parts):
+                file.write(row + "\n")
+                self.num_rows += 1
+        whole.replace(Path(trainer.default_root_dir) / self.file)
+        for part in parts:
+            part.unlink()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Takes this rank's part away."""
+        if self._part is not None:
+            self._close()
+            self._part_path(trainer, trainer.global_rank).unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._part is not None:
+            self._part.close()
+            self._part = None
+
+    def _part_path(self, trainer: L.Trainer, number: int) -> Path:
+        return Path(trainer.default_root_dir) / f".{self.file}.part-{number}"
+
+
+def _places(
+    num_rows: int, batch: Any, batch_indices: Sequence[int] | None, batch_idx: int, world_size: int, rank: int
+) -> Iterable[_Key]:
+    """The place of each row in its split; where rows and indices do not pair, the place of the batch comes first."""
+    row_ids = getattr(batch, "row_ids", None)
+    indices = batch_indices if row_ids is None else row_ids.tolist()
+    if indices and len(indices) == num_rows:
+        return [(int(index),) for index in indices]
+    first = int(indices[0]) if indices else batch_idx * world_size + rank
+    return [(first, row) for row in range(num_rows)]
+
+
+def _in_order(parts: Iterable[Path]) -> Iterator[str]:
+    """The rows of all parts by place; a place that two ranks worked on, to have equally many batches, counts once."""
+    rows: dict[_Key, str] = {}
+    for part in parts:
+        with part.open(encoding="utf-8") as lines:
+            for line in lines:
+                key, row = json.loads(line)
+                rows.setdefault(tuple(key), json.dumps(row, ensure_ascii=False))
+    for key in sorted(rows):
+        yield rows[key]
+
+
+def _plain(value: Any) -> Any:
+    """Tensors and arrays as numbers or lists."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a prediction must hold JSON values, got a {type(value).__name__}.")

@@ -1,0 +1,51 @@
+"""Which checkpoint `--ckpt_path` means, and why one cannot be used."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+from lightning_rlhf.cli.explain import near
+from lightning_rlhf.cli.run_directory import last_checkpoint
+from lightning_rlhf.errors import ConfigError
+
+__all__ = ["check_checkpoint", "refused_checkpoint"]
+
+_NO_FILE = ("last", "hpc")
+
+
+def check_checkpoint(ckpt_path: str | None, root: Path, *, is_fit: bool) -> None:
+    """Look whether there is a checkpoint to load, before anything large is built.
+
+    Args:
+        ckpt_path: what the user gave.
+        root: the run's root, in which `last` is looked for.
+        is_fit: training may begin where there is no last checkpoint yet: a job that is started again says the same
+            command each time.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if ckpt_path is None or "://" in str(ckpt_path):
+        return
+    if ckpt_path in _NO_FILE:
+        if ckpt_path == "last" and not is_fit and last_checkpoint(root) is None:
+            raise ConfigError(
+                f"ckpt_path 'last' must find checkpoints/last.ckpt in trainer.default_root_dir, got {root}."
+            )
+        return
+    path = Path(ckpt_path)
+    if not path.exists():
+        siblings = [str(sibling) for sibling in path.parent.glob("*.ckpt")]
+        raise ConfigError(
+            f"ckpt_path must be 'last' or a checkpoint's file, got {str(path)!r}, which does not exist."
+            f"{near(str(path), siblings)}"
+        )
+
+
+def refused_checkpoint(error: BaseException) -> str | None:
+    """Why a checkpoint could not be loaded, if that is what the error says."""
+    text = str(error)
+    if isinstance(error, UnpicklingError) or (isinstance(error, RuntimeError) and "PytorchStreamReader" in text):
+        return text.strip().splitlines()[0]
+    if isinstance(error, RuntimeError) and text.startswith("Error(s) in loading state_dict"):
+        return " ".join(text.split())[:300]
+    return None

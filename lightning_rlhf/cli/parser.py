@@ -1,0 +1,38 @@
+"""The parser behind the trainer commands."""
+
+from importlib.metadata import version
+from typing import NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_rlhf.errors import ConfigError
+from lightning_rlhf.plugin_system.manager import plugin_manager
+from lightning_rlhf.version import __version__
+
+__all__ = ["Parser", "ReportedError", "header"]
+
+
+class ReportedError(ConfigError):
+    """What the parser found wrong, as it says it."""
+
+
+class Parser(LightningArgumentParser):
+    """Raises what it finds wrong, where the base class prints pages of usage and exits."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the message.
+
+        Raises:
+            ReportedError: always, but for a parser inside of another one.
+        """
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise ReportedError(message) from ex
+
+
+def header() -> list[str]:
+    """The first lines of a config: what it was made with."""
+    packages = [f"{name}=={version(name)}" for name in ("lightning", "torch", "transformers", "jsonargparse")]
+    plugins = [f"plug-in {name}=={number}" for name, number in plugin_manager().versions().items() if number]
+    own = f"lightning-rlhf=={__version__}"
+    return [own, *packages, *(line for line in plugins if line != f"plug-in {own}")]
