@@ -8,11 +8,10 @@ denominators over the accumulation window and all ranks, None = counted in the c
 from lightning_rlhf.functional.advantages import generalized_advantage_estimation
 from lightning_rlhf.functional.kl import KL_ESTIMATORS, kl_k1, kl_k2, kl_k3
 from lightning_rlhf.functional.logprobs import token_entropy, token_logprobs
-from lightning_rlhf.functional.masking import masked_mean, masked_moments, masked_whiten
+from lightning_rlhf.functional.masking import masked_mean, masked_whiten
 from lightning_rlhf.functional.ppo import approx_kl, clip_fraction, clipped_policy_loss, clipped_value_loss
 from lightning_rlhf.functional.ranking import (
     centering_penalty,
-    ordered_pairs,
     pairwise_ranking_loss,
     plackett_luce_loss,
     ranking_accuracy,
@@ -20,7 +19,7 @@ from lightning_rlhf.functional.ranking import (
 )
 from lightning_rlhf.functional.rewards import shape_rewards
 from lightning_rlhf.functional.sequences import completion_mask, position_ids
-from lightning_rlhf.functional.statistics import combined_moments, explained_variance
+from lightning_rlhf.functional.statistics import explained_variance
 from lightning_rlhf.functional.supervised import next_token_loss, token_cross_entropy
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "clip_fraction",
     "clipped_policy_loss",
     "clipped_value_loss",
-    "combined_moments",
     "completion_mask",
     "explained_variance",
     "generalized_advantage_estimation",
@@ -38,10 +36,8 @@ __all__ = [
     "kl_k2",
     "kl_k3",
     "masked_mean",
-    "masked_moments",
     "masked_whiten",
     "next_token_loss",
-    "ordered_pairs",
     "pairwise_ranking_loss",
     "plackett_luce_loss",
     "position_ids",

@@ -114,8 +114,7 @@ def masked_moments(
         mask: True = counts.
 
     Returns:
-        Count, mean and variance, scalars; all 0 for a mask without a True entry. `combined_moments` joins those of
-        several ranks.
+        Count, mean and variance, scalars; all 0 for a mask without a True entry.
 
     Example:
         >>> import torch

@@ -1,44 +1,12 @@
-"""Numbers to watch, over a mask and over ranks."""
+"""How well the value model does."""
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lightning_rlhf.functional.masking import at_least_float32, has_spread, masked_moments
 
-__all__ = ["combined_moments", "explained_variance"]
-
-
-def combined_moments(
-    counts: Int64[Tensor, "*parts"], means: Float[Tensor, "*parts"], variances: Float[Tensor, "*parts"]
-) -> tuple[Int64[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-    """Moments of the whole from those of its parts: `n = sum n_k`, `mu = sum n_k mu_k / n`,
-    `sigma^2 = sum n_k (sigma_k^2 + (mu_k - mu)^2) / n`.
-
-    Takes what `masked_moments` gave on every rank, gathered.
-
-    Source: Chan, Golub and LeVeque 1979, section 2.
-
-    Args:
-        counts: `n_k`, one per part.
-        means: `mu_k`; that of an empty part may be anything.
-        variances: `sigma_k^2`, biased; likewise.
-
-    Returns:
-        Count, mean and biased variance, scalars; all 0 where every part is empty.
-
-    Example:
-        >>> import torch
-        >>> combined_moments(torch.tensor([2, 1]), torch.tensor([2.0, 8.0]), torch.tensor([1.0, 0.0]))
-        (tensor(3), tensor(4.), tensor(8.6667))
-    """
-    empty = counts == 0
-    count = counts.sum()
-    means = at_least_float32(means).masked_fill(empty, 0)
-    variances = at_least_float32(variances).masked_fill(empty, 0)
-    divisor = count + (count == 0)
-    mean = (counts * means).sum() / divisor
-    return count, mean, (counts * (variances + (means - mean).square())).sum() / divisor
+__all__ = ["explained_variance"]
 
 
 def explained_variance(

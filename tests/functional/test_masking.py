@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_rlhf.functional import masked_mean, masked_moments, masked_whiten
-from lightning_rlhf.functional.masking import has_spread, mean_per_row, normalized_sum
+from lightning_rlhf.functional import masked_mean, masked_whiten
+from lightning_rlhf.functional.masking import has_spread, masked_moments, mean_per_row, normalized_sum
 
 X = torch.tensor([[1.0, 3.0, 50.0], [5.0, 70.0, 90.0]], dtype=torch.float64)
 MASK = torch.tensor([[True, True, False], [True, False, False]])
@@ -131,6 +131,12 @@ def test_a_sum_over_nothing_is_0_whatever_the_count(denominator):
 def test_equal_numbers_whiten_to_0_and_not_to_their_rounding(number, count, dtype):
     x = torch.full((count,), number, dtype=dtype)
     assert not masked_whiten(x, torch.ones(count, dtype=torch.bool)).any()
+
+
+def test_equal_numbers_have_a_whitening_with_zero_gradient():
+    x = torch.full((4,), 0.5, requires_grad=True)
+    masked_whiten(x, torch.ones(4, dtype=torch.bool)).sum().backward()
+    assert not x.grad.any()
 
 
 def test_numbers_that_differ_a_little_still_have_a_spread():

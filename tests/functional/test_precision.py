@@ -23,7 +23,6 @@ CALLS = {
     "clip_fraction": lambda d: rlhf.clip_fraction(X.to(d), Y.to(d), MASK, clip_range=0.2),
     "clipped_policy_loss": lambda d: rlhf.clipped_policy_loss(X.to(d), Y.to(d), Z.to(d), MASK, clip_range=0.2),
     "clipped_value_loss": lambda d: rlhf.clipped_value_loss(X.to(d), Y.to(d), Z.to(d), MASK, value_clip_range=0.2),
-    "combined_moments": lambda d: torch.stack(rlhf.combined_moments(RANKS[0], X[0].to(d), Y[1].to(d))[1:]),
     "explained_variance": lambda d: rlhf.explained_variance(X.to(d), Y.to(d), MASK),
     "generalized_advantage_estimation": lambda d: torch.stack(
         rlhf.generalized_advantage_estimation(X.to(d), Y.to(d), MASK, gamma=0.9, gae_lambda=0.95)
@@ -32,7 +31,6 @@ CALLS = {
     "kl_k2": lambda d: rlhf.kl_k2(X.to(d), Y.to(d)),
     "kl_k3": lambda d: rlhf.kl_k3(X.to(d), Y.to(d)),
     "masked_mean": lambda d: rlhf.masked_mean(X.to(d), MASK),
-    "masked_moments": lambda d: torch.stack(rlhf.masked_moments(X.to(d), MASK)[1:]),
     "masked_whiten": lambda d: rlhf.masked_whiten(X.to(d), MASK),
     "next_token_loss": lambda d: rlhf.next_token_loss(LOGITS.to(d), IDS),
     "pairwise_ranking_loss": lambda d: rlhf.pairwise_ranking_loss(X.to(d), RANKS, MASK),
@@ -44,7 +42,7 @@ CALLS = {
     "token_entropy": lambda d: rlhf.token_entropy(LOGITS.to(d), temperature=0.7),
     "token_logprobs": lambda d: rlhf.token_logprobs(LOGITS.to(d), IDS, temperature=0.7),
 }
-OF_INTEGERS = {"completion_mask", "ordered_pairs", "position_ids"}
+OF_INTEGERS = {"completion_mask", "position_ids"}
 FUNCTIONS = [name for name in rlhf.__all__ if callable(getattr(rlhf, name))]
 
 

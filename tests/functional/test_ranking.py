@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from lightning_rlhf.functional import (
     centering_penalty,
-    ordered_pairs,
     pairwise_ranking_loss,
     plackett_luce_loss,
     ranking_accuracy,
     regression_loss,
 )
+from lightning_rlhf.functional.ranking import ordered_pairs
 
 SCORES = torch.tensor([[0.3, -1.2, 0.7], [1.4, 0.1, -0.6]], dtype=torch.float64)
 TARGETS = torch.tensor([[1.0, 0.0, -1.0], [0.5, -0.5, 3.0]], dtype=torch.float64)

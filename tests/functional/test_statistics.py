@@ -6,47 +6,12 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lightning_rlhf.functional import combined_moments, explained_variance, masked_moments
+from lightning_rlhf.functional import explained_variance
 
 VALUES = torch.tensor([[0.1, 0.9, -0.4], [1.2, 0.0, 0.6]], dtype=torch.float64)
 RETURNS = torch.tensor([[0.5, 1.5, -0.9], [0.4, 0.7, 0.1]], dtype=torch.float64)
 MASK = torch.tensor([[True, True, True], [True, False, False]])
 NOTHING = torch.zeros(2, 3, dtype=torch.bool)
-
-parts = st.lists(st.lists(st.floats(-100, 100), max_size=5), min_size=1, max_size=4)
-
-
-def moments_of(part):
-    x = torch.tensor(part, dtype=torch.float64)
-    return masked_moments(x, torch.ones(len(part), dtype=torch.bool))
-
-
-def test_combined_moments_by_hand():
-    # {1, 3} and {8}
-    count, mean, variance = combined_moments(torch.tensor([2, 1]), torch.tensor([2.0, 8.0]), torch.tensor([1.0, 0.0]))
-    assert (count.item(), mean.item()) == (3, 4.0)
-    assert variance.item() == pytest.approx((9 + 1 + 16) / 3)
-
-
-@given(parts)
-def test_combined_moments_are_those_of_the_whole(numbers):
-    counts, means, variances = (torch.stack(field) for field in zip(*map(moments_of, numbers), strict=True))
-    count, mean, variance = combined_moments(counts, means, variances)
-    whole = [number for part in numbers for number in part]
-    assert count.item() == len(whole)
-    assert mean.item() == pytest.approx(statistics.fmean(whole) if whole else 0, abs=1e-9)
-    assert variance.item() == pytest.approx(statistics.pvariance(whole) if whole else 0, abs=1e-9)
-
-
-def test_the_moments_of_one_process_combine_to_themselves():
-    moments = masked_moments(RETURNS, MASK)
-    for combined, own in zip(combined_moments(*moments), moments, strict=True):
-        torch.testing.assert_close(combined, own)
-
-
-def test_an_empty_part_may_hold_anything(garbage):
-    combined = combined_moments(torch.tensor([2, 0]), torch.tensor([2.0, garbage]), torch.tensor([1.0, garbage]))
-    assert [x.item() for x in combined] == [2, 2.0, 1.0]
 
 
 def test_explained_variance_by_hand():
@@ -87,9 +52,3 @@ def test_a_nan_that_counts_is_not_hidden():
 
 def test_garbage_under_the_mask_changes_nothing(assert_blind):
     assert_blind(lambda v, r: explained_variance(v, r, MASK), (VALUES, MASK), (RETURNS, MASK))
-
-
-def test_gradients():
-    count = torch.tensor([2, 3])
-    inputs = (VALUES[0, :2].clone().requires_grad_(), RETURNS[0, :2].clone().requires_grad_())
-    assert torch.autograd.gradcheck(lambda m, v: combined_moments(count, m, v)[1:], inputs)
