@@ -69,8 +69,10 @@ class TinyModel(ModelSource):
         # a generator of its own: loading a model must not shift what the run draws next
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(self.seed)
-            config.dtype = torch.float32  # whatever the default is by now
-            model = LlamaForCausalLM(config)
+            # by name, since a run in half precision changes the default
+            model: PreTrainedModel = LlamaForCausalLM._from_config(  # type: ignore[no-untyped-call]
+                config, dtype=torch.float32
+            )
         model.eval()  # type: ignore[no-untyped-call]
         return model, tokenizer
 

@@ -30,7 +30,6 @@ from lightning_rlhf.plugin_system.interfaces import ModelSource
 
 __all__ = ["LoadedModel", "load_base", "resolve_base"]
 
-_COMPONENT_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -119,8 +118,6 @@ def _component(name: str) -> ModelSource | str:
     """The component of that name, or why there is none."""
     from lightning_rlhf.registry import create, lookup
 
-    if not _COMPONENT_NAME.fullmatch(name):
-        return ""
     try:
         lookup("model", name)
     except PluginError as error:

@@ -43,6 +43,8 @@ class RecordedTemplate(NamedTuple):
         kind = type(template)
         init_args = {}
         for name, parameter in inspect.signature(kind).parameters.items():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                continue
             value = getattr(template, name, parameter.default)
             if value is parameter.empty or not _is_plain(value):
                 raise TemplateError(

@@ -161,14 +161,16 @@ def _templated(tokenizer: PreTrainedTokenizerBase, template_record: RecordedTemp
     if template_record is None:
         return tokenizer
     try:
-        template = template_record.create().bind(tokenizer)
+        template = template_record.create()
+        bound = template.bind(tokenizer)
     except TemplateError as error:  # such as a class of a notebook: no reason to lose a trained model
         _log.warning("no chat template is written: %s", error)
         tokenizer.chat_template = None
         return tokenizer
-    # a template that knows of no Jinja form leaves none behind, rather than the base's, which renders otherwise
-    tokenizer.chat_template = getattr(template, "chat_template", None)
-    return tokenizer
+    if bound is template or hasattr(bound, "chat_template"):
+        # a template that knows of no Jinja form leaves none behind, rather than the base's, which renders otherwise
+        tokenizer.chat_template = getattr(bound, "chat_template", None)
+    return tokenizer  # one that depends on the tokenizer renders by the chat template that is there
 
 
 def _metadata(template_record: RecordedTemplate | None) -> dict[str, Any]:

@@ -8,13 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lightning_rlhf.batches import TokenBatch
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models.adapters import active_adapter, using_adapter
 
 __all__ = ["call_transformer", "enable_gradient_checkpointing"]
+
+_MODE = "_lightning_rlhf_mode"
 
 
 def call_transformer(model: PreTrainedModel, tokens: TokenBatch) -> Any:
@@ -60,13 +64,10 @@ def enable_gradient_checkpointing(model: nn.Module) -> None:
             raise ModelError(
                 f"gradient_checkpointing must be off for {type(transformer).__name__}, which lacks it, got true."
             )
-        # renamed in transformers 5.23; the old name warns
-        enable = (
-            getattr(transformer, "activation_checkpointing_enable", None) or transformer.gradient_checkpointing_enable
-        )
-        enable({"use_reentrant": False, "context_fn": partial(_recompute_contexts, transformer)})
-        for module in _checkpointed_modules(transformer):
-            module.gradient_checkpointing = False  # type: ignore[assignment]
+        for module in transformer.modules():
+            if hasattr(module, "gradient_checkpointing"):
+                # transformers' own protocol; its enabling method was renamed in 5.23, and the old name warns
+                module._gradient_checkpointing_func = partial(_checkpointed, transformer, module)  # type: ignore[assignment]
 
 
 def _outermost_transformers(model: nn.Module) -> Iterator[PreTrainedModel]:
@@ -85,18 +86,26 @@ def _checkpointed_modules(model: nn.Module) -> list[nn.Module]:
 def _recomputing(model: PreTrainedModel) -> Iterator[None]:
     """Switches checkpointing on for one call, if it was enabled and gradients are recorded."""
     modules = _checkpointed_modules(model) if torch.is_grad_enabled() else []
-    modes = [module.training for module in modules]
+    # transformers checkpoints blocks in training mode only, and loaded models are in evaluation mode
+    blocks = [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
+    for block in blocks:
+        block.__dict__[_MODE] = block.training
+        block.training = True
     for module in modules:
-        # transformers checkpoints in training mode only; loaded models are in evaluation mode, and with dropout at zero
-        # the mode of a block decides nothing else
         module.gradient_checkpointing = True  # type: ignore[assignment]
-        module.training = True
     try:
         yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
+        for module in modules:
             module.gradient_checkpointing = False  # type: ignore[assignment]
-            module.training = mode
+        for block in blocks:
+            block.training = block.__dict__.pop(_MODE)
+
+
+def _checkpointed(transformer: PreTrainedModel, block: nn.Module, function: Callable[..., Any], *args: Any) -> Any:
+    """Runs a block so that the backward pass computes it again, in the mode that it has outside."""
+    block.training = block.__dict__.get(_MODE, block.training)
+    return checkpoint(function, *args, use_reentrant=False, context_fn=partial(_recompute_contexts, transformer))
 
 
 def _recompute_contexts(model: PreTrainedModel) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

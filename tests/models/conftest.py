@@ -97,12 +97,14 @@ def tiny() -> Callable[..., PreTrainedModel]:
 
 @pytest.fixture
 def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
-    """A word-level tokenizer whose only special token ends a text and pads, as GPT-2's does."""
+    """A tokenizer over the words ` w1`, ` w2`, ... whose only special token ends a text and pads, as GPT-2's does."""
 
     def make(num_words: int = VOCABULARY, **special: str) -> PreTrainedTokenizerFast:
         vocabulary = {"<end>": 0, **{f"Ġw{index}": index for index in range(1, num_words)}}
         backend = Tokenizer(models.WordLevel(vocabulary, unk_token="Ġw1"))
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(use_regex=True)
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(" ", "merged_with_next"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+        )
         backend.decoder = decoders.ByteLevel()
         return PreTrainedTokenizerFast(
             tokenizer_object=backend, **{"eos_token": "<end>", "bos_token": "<end>", "pad_token": "<end>", **special}
