@@ -1,0 +1,94 @@
+"""Demonstrations and plain text for supervised fine-tuning."""
+
+from functools import partial
+
+from lightning_rlhf.data.collation import collate_demonstrations, collate_packed
+from lightning_rlhf.data.loading import BatchLoader, WindowLoader
+from lightning_rlhf.data.module import RLHFData
+from lightning_rlhf.data.packing import packed
+from lightning_rlhf.data.prompts import PromptDataset
+from lightning_rlhf.data.rows import DemonstrationRows, PromptRows, Supervise
+from lightning_rlhf.data.storage import OnBadRow, StoredRows
+from lightning_rlhf.errors import ConfigError
+from lightning_rlhf.plugin_system.interfaces import DataSource, PromptTemplate
+
+__all__ = ["DemonstrationData"]
+
+
+class DemonstrationData(RLHFData):
+    """Demonstrations, or plain text to continue pretraining on. For SFTModule.
+
+    In a demonstration the assistant's turns are learned, in a text every token but the first. A demonstration that is
+    too long keeps the end of its prompt and the beginning of its response, neither cut below half of max_length while
+    the other has more; a long text becomes several rows.
+
+    Args:
+        source: where the rows come from: a dataset component that yields demonstrations or texts.
+        template: how a dialogue becomes text: a prompt template component; default: what the model's directory
+            records, else plain.
+        batch_size: rows per batch and rank.
+        max_length: tokens per row at most.
+        on_bad_row: error stops at the first bad row, skip leaves bad rows out and counts them.
+        packing: put several rows after each other into one of max_length; they do not see each other.
+        supervise: learn all assistant turns of a dialogue, or the last one only.
+        num_workers: processes that load batches ahead; 0 loads in the main process.
+    """
+
+    def __init__(
+        self,
+        source: DataSource,
+        template: PromptTemplate | None = None,
+        batch_size: int = 8,
+        max_length: int = 512,
+        on_bad_row: OnBadRow = "error",
+        packing: bool = False,
+        supervise: Supervise = "all",
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(
+            source=source,
+            template=template,
+            batch_size=batch_size,
+            max_length=max_length,
+            on_bad_row=on_bad_row,
+            num_workers=num_workers,
+        )
+        if supervise not in ("all", "last"):
+            raise ConfigError(f"supervise must be all or last, got {supervise!r}.")
+        self.packing = packing
+        self.supervise: Supervise = supervise
+        self._collate = collate_packed if packing else collate_demonstrations
+
+    @property
+    def _tokenization(self) -> DemonstrationRows:
+        return DemonstrationRows(self.formatter, self.max_length, self.supervise)
+
+    def _rows(self, split: str) -> StoredRows:
+        if not self.packing:
+            return self.stored(split, self._tokenization)
+        return self.stored(split, self._tokenization, arrange=partial(packed, max_length=self.max_length))
+
+    def train_dataloader(self) -> WindowLoader:
+        """Shuffled batches with the denominators of their accumulation window."""
+        return self.training_loader(self._rows("train"), self._tokenization, self._collate)
+
+    def val_dataloader(self) -> BatchLoader:
+        """The validation split in its order."""
+        return self._heldout("validation")
+
+    def test_dataloader(self) -> BatchLoader:
+        """The test split in its order."""
+        return self._heldout("test")
+
+    def predict_dataloader(self) -> BatchLoader:
+        """The demonstrations' prompts, to be answered: of the test, else the validation, else the training split."""
+
+        def prompts(split: str) -> StoredRows:
+            return self.stored(split, PromptRows(self.formatter, self.max_length), label=f"{split} prompts")
+
+        split, rows = self.predicted_split(prompts)
+        dataset = PromptDataset(rows, self.batch_size)
+        return self.heldout_loader(dataset, dataset.collate, split)
+
+    def _heldout(self, split: str) -> BatchLoader:
+        return self.heldout_loader(self._rows(split), self._collate, split)

@@ -1,0 +1,253 @@
+"""What the data modules share: template, tokenized splits, loaders."""
+
+import shutil
+import uuid
+import weakref
+from abc import ABC
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from lightning_rlhf.data.loading import BatchLoader, WindowLoader
+from lightning_rlhf.data.rows import Row, Tally, Tokenization
+from lightning_rlhf.data.sampling import EpochSampler, heldout_batches
+from lightning_rlhf.data.storage import OnBadRow, StoredRows, cache_folder, source_name, store_rows
+from lightning_rlhf.data.template_choice import choose_template
+from lightning_rlhf.data.tokenization import PromptFormatter
+from lightning_rlhf.errors import ConfigError, DataError
+from lightning_rlhf.plugin_system.interfaces import DataSource, PromptTemplate
+
+__all__ = ["RLHFData"]
+
+
+class RLHFData(L.LightningDataModule, ABC):
+    """Base of the data modules. Rows are tokenized when a loader first asks for them: then the model is there.
+
+    Args:
+        source: where the rows come from: a dataset component.
+        template: how a dialogue becomes text: a prompt template component; default: what the model's directory
+            records, else plain.
+        batch_size: rows per batch and rank.
+        max_length: tokens per row at most.
+        on_bad_row: error stops at the first bad row, skip leaves bad rows out and counts them.
+        num_workers: processes that load batches ahead; 0 loads in the main process.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: DataSource,
+        template: PromptTemplate | None,
+        batch_size: int,
+        max_length: int,
+        on_bad_row: OnBadRow,
+        num_workers: int,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("max_length", max_length, 2),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise ConfigError(f"{name} must be at least {least}, got {value}.")
+        if on_bad_row not in ("error", "skip"):
+            raise ConfigError(f"on_bad_row must be error or skip, got {on_bad_row!r}.")
+        # not `save_hyperparameters`: component objects cannot stand in a checkpoint that loads with weights_only
+        self.source = source
+        self.template = template
+        self.batch_size = batch_size
+        self.max_length = max_length
+        self.on_bad_row: OnBadRow = on_bad_row
+        self.num_workers = num_workers
+        self._formatter: PromptFormatter | None = None
+        self._stored: dict[str, StoredRows] = {}
+        self._limit_val_batches: float | None = None
+
+    def setup(self, stage: str) -> None:
+        """Turns validation off for a fit whose source has no validation rows, and says so."""
+        trainer = self._trainer
+        if stage != "fit" or not trainer.limit_val_batches or any(True for _ in self.source.load("validation")):
+            return
+        # a loader of length zero would have Lightning warn, and log the nan of an empty mean
+        rank_zero_info(f"{source_name(self.source)} has no validation rows: this run does not validate.")
+        self._limit_val_batches, trainer.limit_val_batches = trainer.limit_val_batches, 0
+
+    def teardown(self, stage: str) -> None:
+        """Leaves the Trainer as it was."""
+        if self._limit_val_batches is not None and self.trainer is not None:
+            self.trainer.limit_val_batches = self._limit_val_batches
+        self._limit_val_batches = None
+
+    @property
+    def formatter(self) -> PromptFormatter:
+        """The template of this run, bound to the model's tokenizer."""
+        tokenizer = self._module.tokenizer
+        if self._formatter is None or self._formatter.tokenizer is not tokenizer:
+            recorded = self._module.recorded_template
+            template = choose_template(self.template, recorded, tokenizer)
+            self._formatter = PromptFormatter(template, tokenizer)
+        return self._formatter
+
+    @property
+    def tallies(self) -> dict[str, Tally]:
+        """What became of the rows of each split that was read so far: stored, skipped, cut, without an ordered pair."""
+        return {name: stored.tally for name, stored in self._stored.items()}
+
+    # What a data module gives to its base
+
+    def stored(
+        self,
+        split: str,
+        tokenization: Tokenization,
+        *,
+        source: DataSource | None = None,
+        label: str | None = None,
+        arrange: Callable[[Iterable[Row]], Iterable[Row]] = iter,
+    ) -> StoredRows:
+        """A tokenized split: written once per node by its first process, then opened by all.
+
+        Args:
+            split: train, validation or test.
+            tokenization: what makes rows of a record.
+            source: default: the module's own.
+            label: a name for it in reports, where the split alone does not say it.
+            arrange: rearranges the stream of rows.
+        """
+        label = label or split
+        if label not in self._stored:
+            source = source or self.source
+            folder = self._folder()
+            error: Exception | None = None
+            if self._trainer.local_rank == 0:
+                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                try:
+                    store_rows(folder, source, split, tokenization, on_bad_row=self.on_bad_row, arrange=arrange)
+                except Exception as found:
+                    error = found
+            # every rank takes part, so that none waits for one that failed
+            all_well = self._trainer.strategy.reduce_boolean_decision(error is None)
+            if error is not None:
+                raise error
+            if not all_well:
+                raise DataError("the rows must be readable in every process, got an error in another. See its message.")
+            self._stored[label] = StoredRows(folder)
+            _report(self._stored[label].tally, label, source)
+        return self._stored[label]
+
+    def training_loader(
+        self, rows: StoredRows, tokenization: Tokenization, collate: Callable[[Sequence[Any]], Any]
+    ) -> WindowLoader:
+        """The shuffled loader of a training split.
+
+        Raises:
+            DataError: there is no row.
+        """
+        self.require_rows(rows, "train")
+        trainer = self._trainer
+        rank, num_ranks = self._shard
+        sampler = EpochSampler(
+            len(rows),
+            self.batch_size,
+            seed=self._module.seed,
+            rank=rank,
+            num_ranks=num_ranks,
+            shuffle=not trainer.overfit_batches,  # type: ignore[attr-defined]
+        )
+        return WindowLoader(
+            rows,
+            sampler,
+            collate,
+            count_names=tokenization.count_names,
+            window=lambda: trainer.accumulate_grad_batches,
+            limit=lambda: trainer.num_training_batches,
+            num_workers=self.num_workers,
+        )
+
+    def heldout_loader(self, rows: Any, collate: Callable[[Sequence[Any]], Any], split: str) -> BatchLoader:
+        """Every row of a split exactly once over all ranks.
+
+        Raises:
+            DataError: there is no row, or there are fewer rows than ranks.
+        """
+        self.require_rows(rows, split)
+        rank, num_ranks = self._shard
+        if len(rows) < num_ranks:
+            raise DataError(
+                f"the {split} split must hold at least one row per rank ({num_ranks}), got {len(rows)}. Hold out more "
+                "rows or use fewer devices."
+            )
+        batches = heldout_batches(len(rows), self.batch_size, rank=rank, num_ranks=num_ranks)
+        return BatchLoader(rows, batches, collate, self.num_workers)
+
+    def require_rows(self, rows: Any, split: str, source: DataSource | None = None) -> None:
+        """Raises `DataError` unless there is a row."""
+        if not len(rows):
+            raise DataError(
+                f"the {split} split of {source_name(source or self.source)} must hold at least one usable row, got "
+                "none. Check its path and its fractions, and the counts of rows that were left out."
+            )
+
+    def predicted_split(self, stored: Callable[[str], Any]) -> tuple[str, Any]:
+        """What `predict` reads: the test split, else the validation split, else the training split."""
+        split, rows = "test", stored("test")
+        for fallback in ("validation", "train"):
+            if not len(rows):
+                split, rows = fallback, stored(fallback)
+        self.require_rows(rows, split)
+        rank_zero_info(f"predict reads the {split} split of {source_name(self.source)}: {len(rows)} rows.")
+        return split, rows
+
+    # Surroundings
+
+    _NO_TRAINER: ClassVar[str] = (
+        "a data module must be attached to a Trainer before its loaders are used, got none. Pass it to `fit`, "
+        "`validate`, `test` or `predict`."
+    )
+
+    @property
+    def _trainer(self) -> L.Trainer:
+        if self.trainer is None:
+            raise ConfigError(self._NO_TRAINER)
+        return self.trainer
+
+    @property
+    def _module(self) -> Any:
+        module = self._trainer.lightning_module
+        if not hasattr(module, "tokenizer"):
+            raise ConfigError(
+                f"{type(self).__name__} must be used with an RLHFModule, which has the tokenizer, got "
+                f"{type(module).__name__}."
+            )
+        return module
+
+    @property
+    def _shard(self) -> tuple[int, int]:
+        """This rank among those that see different rows, and how many those are."""
+        kwargs = getattr(self._trainer.strategy, "distributed_sampler_kwargs", None) or {}
+        num_ranks = kwargs.get("num_replicas", self._trainer.world_size)
+        return int(kwargs.get("rank", self._trainer.global_rank)), int(num_ranks)
+
+    def _folder(self) -> Path:
+        """A fresh folder per node, the same for all its processes: no stale file is ever found, none is shared."""
+        name = self._trainer.strategy.broadcast(uuid.uuid4().hex)
+        return cache_folder() / f"{name}-{self._trainer.node_rank}"
+
+
+def _report(tally: Tally, label: str, source: DataSource) -> None:
+    """What became of a split, in one line."""
+    left_out = [
+        f"{number} {what}"
+        for number, what in (
+            (tally.num_skipped, "bad rows skipped"),
+            (tally.num_unordered, "rankings without an ordered pair"),
+            (tally.num_truncated, "cut to the maximal length"),
+        )
+        if number
+    ]
+    if tally.num_rows or left_out:
+        line = f"{source_name(source)}, {label}: {', '.join([f'{tally.num_rows} rows', *left_out])}."
+        (rank_zero_warn if tally.num_skipped else rank_zero_info)(line)

@@ -1,0 +1,89 @@
+"""Rankings for reward models."""
+
+from lightning_rlhf.data.collation import collate_rankings
+from lightning_rlhf.data.loading import BatchLoader, WindowLoader
+from lightning_rlhf.data.module import RLHFData
+from lightning_rlhf.data.rows import RankingRows
+from lightning_rlhf.data.storage import OnBadRow, StoredRows
+from lightning_rlhf.plugin_system.interfaces import DataSource, PromptTemplate, RankingConverter
+
+__all__ = ["RankingData"]
+
+
+class RankingData(RLHFData):
+    """Rankings of K responses to a prompt, by one annotator or several. For RewardModule.
+
+    The converter makes one reward per candidate of all annotators' ranks; the candidates' order is that of the rewards.
+    Candidates that nobody ranked are left out, and so are rankings whose candidates all tie, which are counted. A
+    ranking that is too long keeps the end of its prompt, the same for all its candidates, and the beginning of each
+    response.
+
+    Args:
+        source: where the rows come from: a dataset component that yields rankings.
+        template: how a dialogue becomes text: a prompt template component; default: what the model's directory
+            records, else plain.
+        batch_size: prompts per batch and rank; each is as many forward rows as it has candidates.
+        max_length: tokens of a prompt with one response at most.
+        on_bad_row: error stops at the first bad row, skip leaves bad rows out and counts them.
+        converter: how ranks become rewards: a ranking converter component; default: linear. The regression loss takes a
+            row's own scores instead where it has them.
+        num_workers: processes that load batches ahead; 0 loads in the main process.
+    """
+
+    def __init__(
+        self,
+        source: DataSource,
+        template: PromptTemplate | None = None,
+        batch_size: int = 8,
+        max_length: int = 512,
+        on_bad_row: OnBadRow = "error",
+        converter: RankingConverter | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(
+            source=source,
+            template=template,
+            batch_size=batch_size,
+            max_length=max_length,
+            on_bad_row=on_bad_row,
+            num_workers=num_workers,
+        )
+        if converter is None:
+            from lightning_rlhf.builtins.converters import LinearConverter
+
+            converter = LinearConverter()
+        self.converter = converter
+
+    def _tokenization(self, *, keep_all: bool = False) -> RankingRows:
+        return RankingRows(self.formatter, self.max_length, self.converter, keep_all)
+
+    def _rows(self, split: str) -> StoredRows:
+        return self.stored(split, self._tokenization())
+
+    def train_dataloader(self) -> WindowLoader:
+        """Shuffled batches with the number of prompts in their accumulation window."""
+        return self.training_loader(self._rows("train"), self._tokenization(), collate_rankings)
+
+    def unshuffled_train_dataloader(self) -> BatchLoader:
+        """Every ranking of the training split once: what scores are centred on."""
+        return self.heldout_loader(self._rows("train"), collate_rankings, "train")
+
+    def val_dataloader(self) -> BatchLoader:
+        """The validation split in its order."""
+        return self._heldout("validation")
+
+    def test_dataloader(self) -> BatchLoader:
+        """The test split in its order."""
+        return self._heldout("test")
+
+    def predict_dataloader(self) -> BatchLoader:
+        """All candidates, ranked or not, to be scored: of the test, else the validation, else the training split."""
+
+        def candidates(split: str) -> StoredRows:
+            return self.stored(split, self._tokenization(keep_all=True), label=f"{split} candidates")
+
+        split, rows = self.predicted_split(candidates)
+        return self.heldout_loader(rows, collate_rankings, split)
+
+    def _heldout(self, split: str) -> BatchLoader:
+        return self.heldout_loader(self._rows(split), collate_rankings, split)

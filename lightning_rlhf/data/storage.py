@@ -1,0 +1,148 @@
+"""Tokenized rows in the `datasets` library's Arrow files: mapped into memory, which does not grow with them."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+from datasets.arrow_writer import ArrowWriter
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lightning_rlhf.data.rows import Row, Tally, Tokenization
+from lightning_rlhf.errors import BadRowError, RecordError
+from lightning_rlhf.plugin_system.interfaces import DataSource
+from lightning_rlhf.records import Record
+
+__all__ = ["OnBadRow", "StoredRows", "cache_folder", "source_name", "store_rows"]
+
+OnBadRow = Literal["error", "skip"]
+
+_ROWS_PER_WRITE = 256
+_SECONDS_BEFORE_BAR = 2.0
+
+
+class StoredRows:
+    """The rows of a folder that `store_rows` wrote.
+
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.tally = Tally(**json.loads((folder / "tally.json").read_text(encoding="utf-8")))
+        self._dataset = datasets.Dataset.from_file(str(folder / "rows.arrow")) if self.tally.num_rows else None
+
+    def __len__(self) -> int:
+        return self.tally.num_rows
+
+    def __getitem__(self, position: int) -> Row:
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: Sequence[int]) -> list[Row]:
+        """Several rows at once: what torch's DataLoader asks for."""
+        if self._dataset is None:
+            raise IndexError("no rows were stored")
+        rows: list[Row] = self._dataset.__getitems__(list(positions))
+        return rows
+
+    def counts(self, name: str) -> NDArray[np.int64]:
+        """A column of numbers, one per row."""
+        if self._dataset is None:
+            return np.zeros(0, dtype=np.int64)
+        return np.asarray(self._dataset.data.column(name).to_numpy(), dtype=np.int64)
+
+
+def cache_folder() -> Path:
+    """Where tokenized rows lie while a run needs them: beside what the `datasets` library caches."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "lightning_rlhf"
+
+
+def source_name(source: DataSource) -> str:
+    """A source as errors and reports name it."""
+    place = getattr(source, "path", None) or getattr(source, "name", None)
+    return f"{type(source).__name__} {place}" if isinstance(place, str) else type(source).__name__
+
+
+def store_rows(
+    folder: Path,
+    source: DataSource,
+    split: str,
+    tokenization: Tokenization,
+    *,
+    on_bad_row: OnBadRow,
+    arrange: Callable[[Iterable[Row]], Iterable[Row]] = iter,
+) -> Tally:
+    """Tokenizes a split of a source and writes it to a folder.
+
+    Args:
+        folder: a folder that does not exist yet.
+        source: where the records come from.
+        split: train, validation or test.
+        tokenization: what makes rows of a record.
+        on_bad_row: raise at the first bad row, or leave bad rows out and count them.
+        arrange: rearranges the stream of rows, such as packing.
+
+    Raises:
+        BadRowError: a row breaks a rule; names file and line where the source knows them.
+        DataError: the source cannot be read, or holds another kind of record.
+    """
+    folder.mkdir(parents=True)
+    tally = Tally()
+    rows = arrange(_tokenized(source, split, tokenization, on_bad_row, tally))
+    with ArrowWriter(
+        path=str(folder / "rows.arrow"), features=tokenization.features, writer_batch_size=_ROWS_PER_WRITE
+    ) as writer:
+        for row in rows:
+            writer.write(row)
+            tally.num_rows += 1
+        if tally.num_rows:
+            writer.finalize()
+    (folder / "tally.json").write_text(json.dumps(asdict(tally)), encoding="utf-8")
+    return tally
+
+
+def _tokenized(
+    source: DataSource, split: str, tokenization: Tokenization, on_bad_row: OnBadRow, tally: Tally
+) -> Iterator[Row]:
+    records = source.load(split)
+    total = len(records) if isinstance(records, Sized) else None
+    bar = tqdm(
+        _placed(records, f"{source_name(source)}[{split}]"),
+        desc=f"tokenizing {split}",
+        total=total,
+        unit=" rows",
+        delay=_SECONDS_BEFORE_BAR,
+        file=sys.stderr,
+        leave=False,
+    )
+    with bar:
+        for record, origin, line in bar:
+            try:
+                if isinstance(record, BadRowError):
+                    raise record
+                try:
+                    # as a list: a row that turns out bad half-way must leave nothing behind
+                    made = list(tokenization.rows(record, tally))
+                except RecordError as error:
+                    raise BadRowError(str(error), origin=origin, line=line) from None
+            except BadRowError:
+                if on_bad_row == "error":
+                    raise
+                tally.num_skipped += 1
+                continue
+            yield from made
+
+
+def _placed(records: Iterable[Record | BadRowError], origin: str) -> Iterator[tuple[Any, str, int]]:
+    """Records with file and line, where the source tells them (`with_places`); else with their number in the split."""
+    places: Callable[[], Iterator[tuple[Any, str, int]]] | None = getattr(records, "with_places", None)
+    if places is not None:
+        yield from places()
+        return
+    for number, record in enumerate(records, start=1):
+        yield record, origin, number

@@ -1,0 +1,88 @@
+"""Which template a run uses."""
+
+import inspect
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rlhf.errors import LightningRLHFError, TemplateError
+from lightning_rlhf.models import RecordedTemplate
+from lightning_rlhf.plugin_system.interfaces import PromptTemplate, Segment
+from lightning_rlhf.plugin_system.manager import plugin_manager
+from lightning_rlhf.records import Message
+
+__all__ = ["PROBES", "choose_template", "record_of"]
+
+PROBES = (
+    (Message("user", "q"), Message("assistant", "a"), Message("user", "r"), Message("assistant", "b")),
+    (Message("system", "s"), Message("user", "q"), Message("assistant", "a")),
+    (Message("user", "q"), Message("assistant", "a"), Message("tool", "t"), Message("assistant", "b")),
+)
+"""Dialogues that show what a template writes around each role."""
+
+
+def choose_template(
+    given: PromptTemplate | None, record: RecordedTemplate | None, tokenizer: PreTrainedTokenizerBase
+) -> PromptTemplate:
+    """The given template; else the one that the model was trained with; else plain.
+
+    A given template that renders otherwise than the recorded one warns: the model has learned the other.
+    """
+    if record is None:
+        if given is not None:
+            return given
+        from lightning_rlhf.builtins.templates import PlainTemplate
+
+        return PlainTemplate()
+    if given is None:
+        return record.create()
+    if not same_rendering(given, record.create(), tokenizer):
+        rank_zero_warn(
+            f"the model was trained with the template {record.class_path}, and this run uses {type(given).__name__}, "
+            "which renders otherwise. Leave `template` out to go on with the model's own."
+        )
+    return given
+
+
+def same_rendering(first: PromptTemplate, second: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether two templates turn dialogues into the same text, as far as a few dialogues show."""
+    try:
+        return _looks(first, tokenizer) == _looks(second, tokenizer)
+    except LightningRLHFError:
+        return False
+
+
+def record_of(template: PromptTemplate) -> RecordedTemplate | None:
+    """What a model's directory records of a template: its class, and the arguments that it keeps as attributes.
+
+    None where an argument without a default is not kept: then the next stage's config has to name the template.
+    """
+    arguments: dict[str, Any] = {}
+    for name, parameter in inspect.signature(type(template)).parameters.items():
+        if hasattr(template, name):
+            arguments[name] = getattr(template, name)
+        elif parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            rank_zero_info(
+                f"template {type(template).__name__} is not recorded beside the model: it does not keep its argument "
+                f"{name!r} as an attribute. Name the template in the config of the next stage."
+            )
+            return None
+    class_path = f"{type(template).__module__}.{type(template).__qualname__}"
+    return RecordedTemplate(class_path, arguments, tuple(template.stop), dict(plugin_manager().versions()))
+
+
+def _looks(template: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
+    """What one sees of a template: its stop strings and how it renders."""
+    bound = template.bind(tokenizer)
+    return (bound.stop, *(_rendering(bound, probe) for probe in PROBES))
+
+
+def _rendering(template: PromptTemplate, messages: tuple[Message, ...]) -> list[Segment] | str:
+    try:
+        return template.render(messages)
+    except TemplateError as error:  # such as a template without a system turn
+        return str(error)

@@ -1,0 +1,208 @@
+"""A template and a tokenizer together: dialogues to ids and back."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rlhf.data.encoding import PieceEncoder
+from lightning_rlhf.data.template_choice import PROBES, record_of
+from lightning_rlhf.errors import TemplateError
+from lightning_rlhf.models import RecordedTemplate
+from lightning_rlhf.plugin_system.interfaces import PromptTemplate, Segment
+from lightning_rlhf.records import Message
+
+__all__ = ["Encoded", "PromptFormatter"]
+
+
+class Encoded(NamedTuple):
+    """The ids of a dialogue and which of them the assistant wrote."""
+
+    ids: list[int]
+    supervised: list[bool]
+
+    @property
+    def response_start(self) -> int:
+        """Where the last supervised run begins: the length of what the last response continues; the end without one."""
+        end = len(self.supervised)
+        while end and not self.supervised[end - 1]:
+            end -= 1
+        if not end:
+            return len(self.supervised)
+        while end and self.supervised[end - 1]:
+            end -= 1
+        return end
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Neighbouring segments that are supervised alike: a turn of the assistant, or what stands between two."""
+
+    supervised: bool
+    pieces: tuple[tuple[str, bool], ...]
+    """Text and whether it is control, neighbours of one kind joined."""
+
+
+class PromptFormatter:
+    """Turns dialogues into ids and responses into text.
+
+    Args:
+        template: how a dialogue becomes text; bound to the tokenizer here.
+        tokenizer: the model's tokenizer.
+
+    Raises:
+        TemplateError: neither the tokenizer's EOS nor a stop string of the template is a single token.
+    """
+
+    def __init__(self, template: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._given = template
+        self.template = template.bind(tokenizer)
+        self.tokenizer = tokenizer
+        self._encoder = PieceEncoder(tokenizer)
+        self._bos_ids = self._encoder.bos_ids
+        self._token_texts: dict[int, str] = {}
+        self.stop_ids: tuple[int, ...] = self._find_stop_ids()
+        """Tokens that end a response: the tokenizer's EOS first, if it has one."""
+        self._protect_markers()
+
+    @cached_property
+    def record(self) -> RecordedTemplate | None:
+        """What `model/` records of the template; None if it cannot be built anew from what it shows."""
+        return record_of(self._given)
+
+    def encode(self, messages: Sequence[Message]) -> Encoded:
+        """The ids of a whole dialogue, every assistant turn supervised with the stop token that ends it.
+
+        A turn without a stop token gets one. What the template writes after a last assistant turn is left out: nothing
+        learns from it, and so a prompt's ids and its response's are the ids of the dialogue.
+        """
+        blocks = _blocks(self.template.render(messages))
+        if messages[-1].role == "assistant" and len(blocks) > 1 and not blocks[-1].supervised:
+            blocks.pop()
+        ids, supervised = [], []
+        first = True
+        for block in blocks:
+            block_ids, learned = self._encode_block(block, first=first)
+            ids += block_ids
+            supervised += [block.supervised] * learned + [False] * (len(block_ids) - learned)
+            first = first and not any(text for text, _ in block.pieces)
+        bos = self._missing_bos(ids)
+        return Encoded([*bos, *ids], [False] * len(bos) + supervised)
+
+    def encode_prompt(self, messages: Sequence[Message], *, suffix_only: bool = False) -> list[int]:
+        """The ids of what the policy continues.
+
+        Args:
+            messages: the turns so far.
+            suffix_only: the ids go on from others: no BOS and no dummy prefix at their start.
+        """
+        ids = self._encode_segments(self.template.generation_prompt(messages), first=not suffix_only)
+        return ids if suffix_only else [*self._missing_bos(ids), *ids]
+
+    def render_prompt(self, messages: Sequence[Message]) -> str:
+        """The text of what the policy continues."""
+        return "".join(segment.text for segment in self.template.generation_prompt(messages))
+
+    def encode_response(self, messages: Sequence[Message], response: str) -> list[int]:
+        """The response's own ids, the stop token at their end: `encode_prompt` and these are `encode` of the whole.
+
+        Args:
+            messages: the turns before the response.
+            response: its text.
+        """
+        blocks = _blocks(self.template.render([*messages, Message("assistant", response)]))
+        place = max((index for index, block in enumerate(blocks) if block.supervised), default=None)
+        if place is None:
+            raise TemplateError(
+                f"template {type(self.template).__name__} must supervise an assistant turn, got a rendering without "
+                "one. Mark what the assistant writes as supervised."
+            )
+        first = not any(text for block in blocks[:place] for text, _ in block.pieces)
+        ids, learned = self._encode_block(blocks[place], first=first)
+        return ids[:learned]
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of a document: BOS if the tokenizer writes one, no special token out of the text, EOS at its end."""
+        ids = self._encoder.encode(text, control=False, first=True)
+        eos = self.tokenizer.eos_token_id
+        return [*self._missing_bos(ids), *ids, *([] if eos is None else [eos])]
+
+    def decode_response(self, ids: Sequence[int]) -> str:
+        """The text of a response up to its first stop token, without special tokens."""
+        special = set(self.tokenizer.all_special_ids)
+        kept = []
+        for index in ids:
+            if index in self.stop_ids:
+                break
+            if index not in special:
+                kept.append(index)
+        return self._encoder.decode(kept)
+
+    def response_tokens(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token, special and stop tokens included."""
+        for index in set(ids) - self._token_texts.keys():
+            self._token_texts[index] = self._encoder.decode([index])
+        return [self._token_texts[index] for index in ids]
+
+    def _find_stop_ids(self) -> tuple[int, ...]:
+        eos = self.tokenizer.eos_token_id
+        found = [] if eos is None else [eos]
+        for text in self.template.stop:
+            ids = self._encoder.encode(text, control=True, first=False)
+            if len(ids) == 1:
+                found.append(ids[0])
+                self._encoder.protect(text, ids[0])
+        if not found:
+            raise TemplateError(
+                f"template {type(self.template).__name__} and tokenizer {self.tokenizer.name_or_path!r} must have a "
+                f"stop token, got no EOS and stop strings {list(self.template.stop)} of which none is a single token. "
+                "Give the tokenizer an EOS token, or use a template whose stop string it knows."
+            )
+        return tuple(dict.fromkeys(found))
+
+    def _protect_markers(self) -> None:
+        for probe in PROBES:
+            with suppress(TemplateError):  # such as a template without a system turn
+                for block in _blocks(self.template.render(probe)):
+                    for text, control in block.pieces:
+                        if control:
+                            self._encoder.protect_markers(text)
+
+    def _missing_bos(self, ids: Sequence[int]) -> list[int]:
+        return [] if list(ids[:1]) == self._bos_ids else self._bos_ids
+
+    def _encode_segments(self, segments: Sequence[Segment], *, first: bool) -> list[int]:
+        ids: list[int] = []
+        for block in _blocks(segments):
+            ids += self._encode_block(block, first=first)[0]
+            first = first and not any(text for text, _ in block.pieces)
+        return ids
+
+    def _encode_block(self, block: _Block, *, first: bool) -> tuple[list[int], int]:
+        """The ids of a block, and how many of them, from the start, are learned if it is supervised."""
+        ids: list[int] = []
+        for place, (text, control) in enumerate(block.pieces):
+            ids += self._encoder.encode(text, control=control, first=first and place == 0)
+        if not block.supervised:
+            return ids, 0
+        last_stop = max((place for place, index in enumerate(ids) if index in self.stop_ids), default=None)
+        if last_stop is not None and not self._encoder.decode(ids[last_stop + 1 :]).strip():
+            # chat templates end a turn with a stop token and a line break: the policy never writes what follows a stop
+            return ids, last_stop + 1
+        ids.append(self.stop_ids[0])
+        return ids, len(ids)
+
+
+def _blocks(segments: Sequence[Segment]) -> list[_Block]:
+    """Segments in runs that are supervised alike. Empty text joins its neighbours, but an empty turn stays a turn."""
+    kept = [segment for segment in segments if segment.text or segment.supervised]
+    blocks = []
+    for supervised, run in groupby(kept, key=lambda segment: segment.supervised):
+        kinds = groupby((segment for segment in run if segment.text), key=lambda segment: segment.control)
+        pieces = tuple(("".join(segment.text for segment in members), control) for control, members in kinds)
+        blocks.append(_Block(supervised, pieces))
+    return blocks

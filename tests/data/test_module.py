@@ -1,0 +1,321 @@
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from lightning_rlhf.data import DemonstrationData, PromptData, RankingData
+from lightning_rlhf.data.storage import cache_folder
+from lightning_rlhf.errors import BadRowError, ConfigError, DataError, RecordError
+from lightning_rlhf.plugin_system.interfaces import RankingConverter
+from lightning_rlhf.records import Demonstration, Message, Prompt, Ranking, Text
+
+# Lightning 2.6.6 under torch 2.13; and it compares our few batches with its logging interval
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
+
+
+class Negated(RankingConverter):
+    def __call__(self, ranks):
+        return -ranks[0]
+
+
+def demonstrations(number, letter="q"):
+    return [
+        Demonstration((Message("user", letter * (i + 1)), Message("assistant", "a" * i + "b"))) for i in range(number)
+    ]
+
+
+def rankings(number):
+    return [Ranking("p" * (i + 1), ("a", "bb", "ccc"), (0, 1, 1)) for i in range(number)]
+
+
+def ids(batches):
+    return [batch.tokens.input_ids.tolist() for batch in batches]
+
+
+@pytest.fixture
+def module(fakes, simple_tokenizer):
+    return lambda: fakes.TinyModule(simple_tokenizer)
+
+
+@pytest.fixture
+def demonstration_data(fakes):
+    def make(train=11, validation=0, **kwargs):
+        source = fakes.ListSource(demonstrations(train), demonstrations(validation, "v"), demonstrations(3, "t"))
+        return DemonstrationData(source, fakes.JoinedTemplate(), **{"batch_size": 2, **kwargs})
+
+    return make
+
+
+class SaveAt(Callback):
+    """A checkpoint after one batch, then the run dies."""
+
+    def __init__(self, path, batch):
+        self.path, self.batch = path, batch
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if len(pl_module.seen) == self.batch:
+            trainer.save_checkpoint(self.path)
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("killed_after", [2, 4, 6, 8, 12])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_killed_and_resumed_fit_sees_exactly_the_remaining_batches(
+    demonstration_data, module, trainer, tmp_path, killed_after, num_workers
+):
+    kwargs = {"max_epochs": 3, "accumulate_grad_batches": 2}
+    whole, cut, resumed = module(), module(), module()
+    trainer(**kwargs).fit(whole, datamodule=demonstration_data())
+    path = tmp_path / "cut.ckpt"
+    with pytest.raises(ZeroDivisionError):
+        trainer(**kwargs, callbacks=[SaveAt(path, killed_after)]).fit(
+            cut, datamodule=demonstration_data(num_workers=num_workers)
+        )
+    trainer(**kwargs).fit(
+        resumed, datamodule=demonstration_data(num_workers=num_workers), ckpt_path=path, weights_only=True
+    )
+    assert len(whole.seen) == 18
+    assert ids(cut.seen + resumed.seen) == ids(whole.seen)
+    assert [int(b.num_targets) for b in cut.seen + resumed.seen] == [int(b.num_targets) for b in whole.seen]
+
+
+def test_an_end_of_epoch_checkpoint_resumes_with_the_next_epoch(demonstration_data, module, trainer, tmp_path):
+    whole, first, second = module(), module(), module()
+    trainer(max_epochs=2).fit(whole, datamodule=demonstration_data())
+    started = trainer(max_epochs=1)
+    started.fit(first, datamodule=demonstration_data())
+    started.save_checkpoint(tmp_path / "end.ckpt")
+    trainer(max_epochs=2).fit(second, datamodule=demonstration_data(), ckpt_path=tmp_path / "end.ckpt")
+    assert ids(first.seen + second.seen) == ids(whole.seen)
+
+
+@pytest.mark.parametrize(("limit", "accumulate"), [(1.0, 4), (5, 2), (3, 4)])
+def test_windows_end_where_the_trainer_steps(demonstration_data, module, trainer, limit, accumulate):
+    model = module()
+    fitted = trainer(limit_train_batches=limit, accumulate_grad_batches=accumulate, max_epochs=2)
+    fitted.fit(model, datamodule=demonstration_data())
+    per_epoch = fitted.num_training_batches
+    assert len(model.seen) == 2 * per_epoch
+    for epoch in range(2):
+        batches = model.seen[epoch * per_epoch : (epoch + 1) * per_epoch]
+        windows = [batches[start : start + accumulate] for start in range(0, per_epoch, accumulate)]
+        for window in windows:
+            expected = sum(int((batch.labels[:, 1:] != -100).sum()) for batch in window)
+            assert [int(batch.num_targets) for batch in window] == [expected] * len(window)
+    assert fitted.global_step == 2 * -(-per_epoch // accumulate)
+
+
+def test_overfitting_keeps_the_batches(demonstration_data, module, trainer):
+    model = module()
+    trainer(overfit_batches=2, max_epochs=2).fit(model, datamodule=demonstration_data())
+    assert ids(model.seen[:2]) == ids(model.seen[2:])
+
+
+def test_every_validation_row_is_seen_once(demonstration_data, module, trainer):
+    model = module()
+    trainer(num_sanity_val_steps=0).fit(model, datamodule=demonstration_data(validation=5))
+    rows = [row for batch in model.heldout for row in batch.tokens.attention_mask.sum(-1).tolist()]
+    assert len(rows) == 5
+    assert len(model.heldout) == 3
+
+
+def test_a_source_without_validation_rows_fits_without_and_says_so_once(demonstration_data, module, trainer, caplog):
+    model = module()
+    caplog.set_level("INFO")
+    trainer(max_epochs=2).fit(model, datamodule=demonstration_data())
+    assert model.heldout == []
+    assert caplog.text.count("has no validation rows") == 1
+
+
+def test_validate_without_rows_is_an_error(demonstration_data, module, trainer):
+    with pytest.raises(DataError, match="the validation split of ListSource must hold at least one usable row"):
+        trainer().validate(module(), datamodule=demonstration_data(), verbose=False)
+
+
+def test_fit_without_rows_is_an_error(demonstration_data, module, trainer):
+    with pytest.raises(DataError, match="the train split of ListSource must hold at least one usable row, got none"):
+        trainer().fit(module(), datamodule=demonstration_data(train=0))
+
+
+def test_test_and_predict_read_the_test_split(demonstration_data, module, trainer):
+    model, data = module(), demonstration_data()
+    trainer().test(model, datamodule=data, verbose=False)
+    assert sum(len(batch.labels) for batch in model.heldout) == 3
+    predicted = trainer().predict(model, datamodule=data)
+    assert [text for batch in predicted for text in batch.details.texts] == ["t", "tt", "ttt"]
+    assert torch.cat([batch.row_ids for batch in predicted]).tolist() == [0, 1, 2]
+
+
+def test_packing_fills_rows(demonstration_data, module, trainer):
+    plain, packed = module(), module()
+    trainer().fit(plain, datamodule=demonstration_data())
+    trainer().fit(packed, datamodule=demonstration_data(packing=True, max_length=60, batch_size=1))
+    assert all(batch.tokens.input_ids.shape[1] <= 60 for batch in packed.seen)
+    assert all(batch.tokens.segment_ids is not None for batch in packed.seen)
+    assert sum(int(b.num_targets) for b in packed.seen) == sum(int((b.labels != -100).sum()) for b in plain.seen)
+
+
+def test_tokenized_rows_are_deleted_with_the_data(demonstration_data, module, trainer):
+    model, data, run = module(), demonstration_data(), trainer()
+    run.fit(model, datamodule=data)
+    assert len(list(cache_folder().iterdir())) == 1
+    import gc
+
+    del model, data, run
+    gc.collect()
+    assert list(cache_folder().iterdir()) == []
+
+
+def test_bad_rows_are_raised_or_skipped_with_a_warning(fakes, module, trainer):
+    bad = BadRowError("rows must be good.", origin="x.jsonl", line=3)
+    source = fakes.ListSource([*demonstrations(2), bad])
+    with pytest.raises(BadRowError, match=r"x\.jsonl:3"):
+        trainer().fit(module(), datamodule=DemonstrationData(source, fakes.JoinedTemplate()))
+    data = DemonstrationData(source, fakes.JoinedTemplate(), on_bad_row="skip")
+    with pytest.warns(UserWarning, match="ListSource, train: 2 rows, 1 bad rows skipped"):
+        trainer().fit(module(), datamodule=data)
+    assert data.tallies["train"].num_skipped == 1
+
+
+def test_a_checkpoint_with_a_data_module_loads_weights_only(demonstration_data, module, trainer, tmp_path):
+    run = trainer()
+    run.fit(module(), datamodule=demonstration_data())
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    assert "datamodule_hyper_parameters" not in torch.load(tmp_path / "x.ckpt", weights_only=True)
+
+
+def test_rankings_are_counted_by_prompt_and_ties_left_out(fakes, module, trainer):
+    tied = [Ranking("p", ("a", "b"), (0, 0))] * 2
+    source = fakes.ListSource([*rankings(5), *tied], rankings(2), tied)
+    data = RankingData(source, fakes.JoinedTemplate(), batch_size=2, converter=Negated())
+    model = module()
+    trainer(accumulate_grad_batches=2, num_sanity_val_steps=0).fit(model, datamodule=data)
+    assert [int(batch.num_prompts) for batch in model.seen] == [4, 4, 1]
+    assert data.tallies["train"].num_unordered == 2
+    assert model.heldout[0].ranks.tolist() == [[0, 1, 1]] * 2
+    assert sum(len(batch.ranks) for batch in data.unshuffled_train_dataloader()) == 5
+    predicted = trainer().predict(model, datamodule=data)
+    assert [batch.candidate_mask.all().item() for batch in predicted] == [True]
+
+
+class Rollouts:
+    def __init__(self, prompts):
+        self.prompts = prompts
+
+    def __iter__(self):
+        return iter([self.prompts.batch([0])])
+
+    def __len__(self):
+        return 1
+
+
+class PromptModule:
+    """What PromptData asks of a module."""
+
+    def rollout_loader(self, prompts):
+        self.prompts = prompts
+        return Rollouts(prompts)
+
+
+def test_prompt_data_trains_on_the_modules_rollout_loader(fakes, simple_tokenizer, trainer):
+    class Module(PromptModule, fakes.TinyModule):
+        pass
+
+    source = fakes.ListSource([Prompt("abc", {"label": 1}), Prompt("de")], [Prompt("f")])
+    data = PromptData(
+        source, fakes.JoinedTemplate(), batch_size=7, ptx_source=fakes.ListSource([Text("xy"), Text("z")])
+    )
+    model = Module(simple_tokenizer)
+    trainer(num_sanity_val_steps=0).fit(model, datamodule=data)
+    assert (len(model.prompts), model.prompts.batch_size) == (2, 7)
+    batch = model.prompts.batch([1, 0])
+    assert batch.details.texts == ["de", "abc"]
+    assert batch.details.columns == [{}, {"label": 1}]
+    assert batch.row_ids.tolist() == [1, 0]
+    assert model.heldout[0].details.texts == ["f"]
+
+
+def test_ptx_batches_walk_through_the_rows_by_step(fakes, simple_tokenizer, trainer):
+    from lightning_rlhf.data import PtxBatches
+
+    class Module(PromptModule, fakes.TinyModule):
+        pass
+
+    texts = fakes.ListSource([Text("x" * (i + 1)) for i in range(5)])
+    data = PromptData(fakes.ListSource([Prompt("a")]), fakes.JoinedTemplate(), ptx_source=texts)
+    trainer().fit(Module(simple_tokenizer), datamodule=data)
+    batches = data.ptx_batches()
+    seen = [length for step in range(5) for length in batches.batch(step, 2).tokens.attention_mask.sum(-1).tolist()]
+    assert sorted(seen[:5]) == sorted(seen[5:])
+    assert len(set(seen[:5])) == 5
+    parts = [PtxBatches(batches.rows, seed=3, rank=rank, num_ranks=2) for rank in range(2)]
+    assert [ids([part.batch(step, 1)])[0] for step in range(2) for part in parts] == [
+        [row[: sum(mask)]]
+        for step in range(2)
+        for row, mask in zip(
+            batches.batch(step, 2).tokens.input_ids.tolist(),
+            batches.batch(step, 2).tokens.attention_mask.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def test_prompt_data_without_a_ptx_source_has_no_ptx_batches(fakes):
+    assert PromptData(fakes.ListSource()).ptx_batches() is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"max_length": 1}, "max_length must be at least 2, got 1"),
+        ({"num_workers": -1}, "num_workers must be at least 0, got -1"),
+        ({"on_bad_row": "ignore"}, "on_bad_row must be error or skip, got 'ignore'"),
+        ({"supervise": "first"}, "supervise must be all or last, got 'first'"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(demonstration_data, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        demonstration_data(**arguments)
+
+
+def test_a_data_module_without_trainer_says_what_is_missing(demonstration_data):
+    with pytest.raises(ConfigError, match="must be attached to a Trainer"):
+        demonstration_data().train_dataloader()
+
+
+def test_a_failure_in_another_process_stops_this_one(demonstration_data, module, trainer, monkeypatch):
+    run = trainer()
+    monkeypatch.setattr(run.strategy, "reduce_boolean_decision", lambda *_, **__: False)
+    with pytest.raises(DataError, match="got an error in another"):
+        run.fit(module(), datamodule=demonstration_data())
+
+
+def test_two_ranks_read_one_file_and_share_the_rows(demonstration_data, module, trainer, monkeypatch):
+    model, data, run = module(), demonstration_data(), trainer()
+    run.fit(model, datamodule=data)
+    shards = []
+    for rank in range(2):
+        monkeypatch.setattr(DemonstrationData, "_shard", (rank, 2))
+        shards.append(list(data.train_dataloader()))
+    assert len(shards[0]) == len(shards[1]) == 3
+    lengths = [int(mask.sum()) for shard in shards for batch in shard for mask in batch.tokens.attention_mask]
+    assert len(lengths) == 12
+    assert len(set(lengths)) == 11
+
+
+def test_too_few_held_out_rows_for_the_ranks_are_an_error(demonstration_data, module, trainer, monkeypatch):
+    monkeypatch.setattr(DemonstrationData, "_shard", (0, 4))
+    with pytest.raises(DataError, match=r"validation split must hold at least one row per rank \(4\), got 3"):
+        trainer().validate(module(), datamodule=demonstration_data(validation=3), verbose=False)
+
+
+def test_a_record_error_of_the_source_itself_is_not_hidden(fakes, module, trainer):
+    class Failing(fakes.ListSource):
+        def load(self, split):
+            raise RecordError("broken.")
+
+    with pytest.raises(RecordError, match="broken"):
+        trainer().fit(module(), datamodule=DemonstrationData(Failing(), fakes.JoinedTemplate()))
