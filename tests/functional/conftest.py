@@ -20,7 +20,8 @@ def _value_and_gradients(function: Differentiable, inputs: list[Tensor]) -> list
     if not value.requires_grad:
         return [value]
     weights = torch.arange(1, value.numel() + 1, dtype=value.dtype).reshape(value.shape)
-    gradients = torch.autograd.grad((value * weights).sum(), leaves, allow_unused=True)
+    with torch.autograd.set_detect_anomaly(True):  # a nan on the way fails too: whoever looks for one must find none
+        gradients = torch.autograd.grad((value * weights).sum(), leaves, allow_unused=True)
     return [value, *(torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True))]
 
 

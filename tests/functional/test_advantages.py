@@ -114,6 +114,12 @@ def test_garbage_after_the_stop_token_changes_nothing(assert_blind):
         )
 
 
+def test_advantages_and_returns_are_0_wherever_the_mask_is_false():
+    ones, mask = torch.ones(1, 3), torch.tensor([[True, False, True]])
+    for part in generalized_advantage_estimation(ones, ones, mask, gamma=1.0, gae_lambda=1.0):
+        assert part[0, 1] == 0
+
+
 def test_advantages_and_returns_are_detached_and_the_arguments_unchanged():
     token_rewards, values = torch.ones(1, 2), torch.ones(1, 2, requires_grad=True)
     mask = torch.tensor([[True, False]])
