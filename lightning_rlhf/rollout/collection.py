@@ -156,6 +156,7 @@ def collect_rollout(
         },
         runtime,
     )
+    statistics.metrics["value/explained_variance"] = _explained_variance(rollout, runtime)
     return CollectedRollout(rollout, statistics, rollout_samples(responses, scored, totals, sequence_kl))
 
 
@@ -194,6 +195,13 @@ def _statistics(columns: dict[str, Tensor], runtime: RolloutRuntime) -> RolloutS
     num_sequences, *totals = runtime.reduce(sums).tolist()
     metrics = {name: total / num_sequences for name, total in zip(columns, totals, strict=True)}
     return RolloutStatistics(kl=metrics["objective/kl"], num_sequences=round(num_sequences), metrics=metrics)
+
+
+def _explained_variance(rollout: Rollout, runtime: RolloutRuntime) -> float:
+    """`1 - Var(R - V) / Var(R)` over the tokens of all ranks; 0 where the returns do not vary."""
+    _, _, variance = global_moments(rollout.returns, rollout.completion_mask, runtime.reduce)
+    _, _, left = global_moments(rollout.returns - rollout.old_values, rollout.completion_mask, runtime.reduce)
+    return 1 - left / variance if variance > 0 else 0.0
 
 
 def rollout_samples(responses: Responses, scored: Scores, scores: Tensor, kl: Tensor) -> list[RolloutSample]:

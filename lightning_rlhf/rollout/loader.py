@@ -26,6 +26,8 @@ class RolloutLoader:
         num_epochs: passes over a rollout, each in a fresh order.
         accumulate: minibatches per optimizer step; the last step of an iteration may take fewer.
         seed: the run's seed.
+        next_iteration: number of the iteration that begins; default: the loader counts for itself. Under a Trainer give
+            its `current_epoch`: from a checkpoint of an epoch's end it resumes without a loader's state.
         limit: as the Trainer's `limit_train_batches`: a number of minibatches, or a share of them as a float.
         reduce: sum of an int64 tensor over all ranks.
         gather: what every rank gives, in the order of ranks, to all of them; for checkpoints.
@@ -45,6 +47,7 @@ class RolloutLoader:
         num_epochs: int,
         accumulate: int = 1,
         seed: int = 0,
+        next_iteration: Callable[[], int] | None = None,
         limit: int | float = 1.0,
         reduce: Callable[[Tensor], Tensor] = lambda total: total,
         gather: Callable[[Any], Sequence[Any]] = lambda own: [own],
@@ -65,6 +68,7 @@ class RolloutLoader:
         self.num_epochs = num_epochs
         self.accumulate = accumulate
         self.seed = seed
+        self.next_iteration = next_iteration
         self.limit = limit
         self.reduce = reduce
         self.gather = gather
@@ -92,6 +96,8 @@ class RolloutLoader:
             self._resumes = False
         else:
             self.iteration, self.position = self._next_start()
+            if self.next_iteration is not None:
+                self.iteration = self.next_iteration()
             self.rollout = None  # frees the last rollout before the next one is there
         rollout = self.rollout if self.rollout is not None else self._collected()
         self.rollout = rollout
@@ -168,7 +174,7 @@ class RolloutLoader:
         if self.ptx is None:
             return [None] * len(window)
         first = self.iteration * len(self) + start
-        return [self.ptx(first + index, len(rows)) for index, rows in enumerate(window)]
+        return [self.ptx(first + index, self.minibatch_size) for index in range(len(window))]
 
 
 def _ptx_counts(batches: Sequence[DemonstrationBatch | None]) -> tuple[Tensor, Tensor]:

@@ -1,24 +1,23 @@
 """A trained reward model as a scorer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from lightning_rlhf.batches import TokenBatch
+from lightning_rlhf.data.template_choice import PROBES
 from lightning_rlhf.data.tokenization import PromptFormatter
-from lightning_rlhf.errors import ScorerError
+from lightning_rlhf.errors import ScorerError, TemplateError
 from lightning_rlhf.functional import position_ids
 from lightning_rlhf.models import ScalarModel, tokenizers_equal
+from lightning_rlhf.plugin_system.interfaces import Segment
 from lightning_rlhf.records import Message
 from lightning_rlhf.rollout.responses import Responses, length_sorted_chunks
 from lightning_rlhf.rollout.scoring import Scorer
 
 __all__ = ["RewardModelScorer", "same_formatting"]
-
-
-_PROBE = tuple(Message(role, "text") for role in ("user", "assistant", "user", "assistant"))
 
 
 class RewardModelScorer(Scorer):
@@ -112,13 +111,20 @@ class RewardModelScorer(Scorer):
 
 
 def same_formatting(first: PromptFormatter, second: PromptFormatter) -> bool:
-    """Whether two formatters turn every dialogue into the same ids: template, its binding and tokenizer are equal."""
+    """Whether two formatters turn dialogues into the same ids, as far as a few dialogues show."""
     return (
-        first.record.same_rendering(second.record)
-        and first.template.render(_PROBE) == second.template.render(_PROBE)  # a chat template belongs to the tokenizer
-        and first.stop_ids == second.stop_ids
+        first.stop_ids == second.stop_ids
         and tokenizers_equal(first.tokenizer, second.tokenizer)
+        # as they are bound: with the `tokenizer` template, equal tokenizers may still differ in their chat template
+        and all(_rendered(first, probe) == _rendered(second, probe) for probe in PROBES)
     )
+
+
+def _rendered(formatter: PromptFormatter, messages: Sequence[Message]) -> list[Segment] | str:
+    try:
+        return formatter.template.render(messages)
+    except TemplateError as error:  # such as a template without a system turn
+        return str(error)
 
 
 def _right_padded(rows: list[list[int]], device: torch.device) -> tuple[TokenBatch, Tensor]:

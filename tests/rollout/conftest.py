@@ -55,10 +55,11 @@ def tiny_gpt2(seed: int = 0) -> GPT2LMHeadModel:
 class LetterFormatter:
     """A formatter whose tokens are letters: id 0 is `a`. Id 1 stops."""
 
+    tokenizer = object()  # the same for all
+
     def __init__(self, prefix: str = "", stop: int = STOP) -> None:
         self.prefix = prefix
         self.stop_ids = (stop,)
-        self.tokenizer = self
         self.template = self
         self.record = RecordedTemplate("tests.LetterTemplate", {"prefix": prefix})
 

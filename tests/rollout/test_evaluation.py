@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from lightning_rlhf.rollout import RolloutRuntime, RolloutSettings, ScorePipeline, evaluate_prompts
+from lightning_rlhf.rollout.evaluation import distinct_2
+from lightning_rlhf.rollout.scoring import RewardFunctionScorer
+
+SETTINGS = RolloutSettings(max_response_length=6, num_responses_per_prompt=4, missing_stop_penalty=3.0)
+
+
+@pytest.fixture
+def evaluate(tiny, prompts):
+    def call(batch=prompts, **options):
+        function = tiny.function_scorer(lambda prompts, responses, **columns: [len(text) for text in responses])
+        return evaluate_prompts(
+            tiny.actor_critic(),
+            batch,
+            ScorePipeline([RewardFunctionScorer(function, "length")], weights=[2.0]),
+            tiny.formatter(),
+            SETTINGS,
+            RolloutRuntime(),
+            seed=0,
+            **options,
+        )
+
+    return call
+
+
+def test_each_prompt_gets_one_response_with_its_measurements(evaluate):
+    columns, samples = evaluate()
+    assert set(columns) == {"score", "kl", "response_length", "stop_rate", "distinct_2", "scores/length"}
+    assert all(values.shape == (6,) and values.dtype == torch.float32 for values in columns.values())
+    assert columns["score"].tolist() == [2.0 * len(sample.response) for sample in samples]
+    assert columns["scores/length"].tolist() == [len(sample.response) for sample in samples]
+    assert columns["response_length"].tolist() == [sample.length for sample in samples]
+    assert columns["stop_rate"].tolist() == [float(sample.stopped) for sample in samples]
+    assert not columns["kl"].any()
+
+
+def test_two_validations_of_one_policy_agree_whatever_the_batch_size(evaluate):
+    first, second = evaluate(), evaluate(batch_size=2)
+    assert [sample.response for sample in first.samples] == [sample.response for sample in second.samples]
+
+
+def test_greedy_responses_differ_from_sampled_ones(evaluate):
+    sampled, greedy = evaluate(), evaluate(greedy=True)
+    assert [sample.response for sample in sampled.samples] != [sample.response for sample in greedy.samples]
+
+
+def test_distinct_2_falls_with_repetition_and_reads_nothing_after_the_end():
+    ids = torch.tensor([[2, 3, 2, 3, 2], [2, 2, 9, 9, 9], [4, 0, 0, 0, 0]])
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False], [True, False, False, False, False]])
+    assert distinct_2(ids, mask).tolist() == [0.5, 1.0, 1.0]
