@@ -1,7 +1,6 @@
 """Where a language model comes from: a component, a path or a hub id."""
 
 import json
-import pickle
 import re
 import warnings
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -23,7 +21,7 @@ from transformers import (
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from lightning_rlhf.errors import ModelError, PluginError
+from lightning_rlhf.errors import LightningRLHFError, ModelError, PluginError
 from lightning_rlhf.models.adapters import output_layer
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_recorded_template
 from lightning_rlhf.plugin_system.interfaces import ModelSource
@@ -103,13 +101,15 @@ def resolve_base(base: str) -> ModelSource | str:
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turns what transformers, safetensors and pickle raise about files into a `ModelError`."""
+    """Turns whatever is raised about unreadable files into a `ModelError`."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, pickle.UnpicklingError) as error:
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    except LightningRLHFError:
+        raise
+    except Exception as error:  # transformers, safetensors, gguf and pickle each raise kinds of their own
+        reason = next(iter(str(error).strip().splitlines()), "no reason given").rstrip(".")
         raise ModelError(
-            f"{name!r} must be a model that transformers can load, got {type(error).__name__}: {first_line} "
+            f"{name!r} must be a model that transformers can load, got {type(error).__name__}: {reason}. "
             "Check the path or hub id; a hub id needs the network unless it is cached."
         ) from error
 
