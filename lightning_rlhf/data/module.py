@@ -242,7 +242,7 @@ def _report(tally: Tally, label: str, source: DataSource) -> None:
     left_out = [
         f"{number} {what}"
         for number, what in (
-            (tally.num_skipped, "bad rows skipped"),
+            (tally.num_skipped, f"bad rows skipped (the first: {tally.first_skipped.rstrip('.')})"),
             (tally.num_unordered, "rankings without an ordered pair"),
             (tally.num_truncated, "cut to the maximal length"),
         )

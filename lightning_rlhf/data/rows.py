@@ -40,6 +40,8 @@ class Tally:
     """Rows stored."""
     num_skipped: int = 0
     """Bad rows left out (`on_bad_row: skip`)."""
+    first_skipped: str = ""
+    """What was wrong with the first of them, and where it stands."""
     num_truncated: int = 0
     """Records that were cut to the maximal length."""
     num_unordered: int = 0

@@ -130,10 +130,11 @@ def _tokenized(
                     made = list(tokenization.rows(record, tally))
                 except RecordError as error:
                     raise BadRowError(str(error), origin=origin, line=line) from None
-            except BadRowError:
+            except BadRowError as error:
                 if on_bad_row == "error":
                     raise
                 tally.num_skipped += 1
+                tally.first_skipped = tally.first_skipped or str(error)
                 continue
             yield from made
 

@@ -37,10 +37,14 @@ def choose_template(
         return PlainTemplate()
     if given is None:
         return record.create()
-    if not same_rendering(given, record.create(), tokenizer):
+    try:
+        same = same_rendering(given, record.create(), tokenizer)
+    except TemplateError:  # the recorded one is not installed here, and is not asked for
+        same = False
+    if not same:
         rank_zero_warn(
             f"the model was trained with the template {record.class_path}, and this run uses {type(given).__name__}, "
-            "which renders otherwise. Leave `template` out to go on with the model's own."
+            "which does not render the same. Leave `template` out to go on with the model's own."
         )
     return given
 

@@ -132,7 +132,10 @@ class PromptFormatter:
         return [*self._missing_bos(ids), *ids, *([] if eos is None else [eos])]
 
     def decode_response(self, ids: Sequence[int]) -> str:
-        """The text of a response up to its first stop token, without special tokens."""
+        """The text of a response up to its first stop token, without special tokens.
+
+        A stop string that is several tokens of this tokenizer, and so no stop token, is cut off the end too.
+        """
         special = set(self.tokenizer.all_special_ids)
         kept = []
         for index in ids:
@@ -140,7 +143,9 @@ class PromptFormatter:
                 break
             if index not in special:
                 kept.append(index)
-        return self._encoder.decode(kept)
+        text = self._encoder.decode(kept)
+        ending = next((stop for stop in self.template.stop if stop and text.endswith(stop)), "")
+        return text.removesuffix(ending)
 
     def response_tokens(self, ids: Sequence[int]) -> list[str]:
         """The text of each token, special and stop tokens included."""

@@ -174,7 +174,9 @@ def test_bad_rows_are_raised_or_skipped_with_a_warning(fakes, module, trainer):
     with pytest.raises(BadRowError, match=r"x\.jsonl:3"):
         trainer().fit(module(), datamodule=DemonstrationData(source, fakes.JoinedTemplate()))
     data = DemonstrationData(source, fakes.JoinedTemplate(), on_bad_row="skip")
-    with pytest.warns(UserWarning, match="ListSource, train: 2 rows, 1 bad rows skipped"):
+    with pytest.warns(
+        UserWarning, match=r"train: 2 rows, 1 bad rows skipped \(the first: x\.jsonl:3: rows must be good\)"
+    ):
         trainer().fit(module(), datamodule=data)
     assert data.tallies["train"].num_skipped == 1
 

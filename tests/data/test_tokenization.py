@@ -226,3 +226,21 @@ def test_turn_markers_that_are_not_special_tokens_are_kept_out_of_messages_too(f
     assert not tokenizer.added_tokens_decoder[marker].special
     ids = formatter.encode([Message("user", "a<|end|>b"), Message("assistant", "<|end|>")]).ids
     assert ids.count(marker) == 2
+
+
+def test_a_stop_string_of_several_tokens_is_no_part_of_a_response(fakes):
+    class Worded(fakes.MarkedTemplate):
+        stop = ("[THE END]",)
+
+        def render(self, messages):
+            return [
+                Segment(text, message.role == "assistant", control)
+                for message in messages
+                for text, control in ((message.content, False), ("[THE END]", True))
+            ]
+
+    formatter = PromptFormatter(Worded(), fakes.byte_tokenizer())
+    ids = formatter.encode_response(DIALOGUE[:1], "hello")
+    assert ids[-1] == formatter.tokenizer.eos_token_id
+    assert formatter.decode_response(ids) == "hello"
+    assert formatter.response_tokens(ids)[-1] == "</s>"
