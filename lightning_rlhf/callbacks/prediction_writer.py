@@ -49,7 +49,11 @@ class PredictionWriter(BasePredictionWriter):
         """Adds the rows of a batch to the part, each with its place."""
         if self._part is None:
             return
-        places = _places(len(prediction), batch, batch_indices, batch_idx, trainer.world_size, trainer.global_rank)
+        known = _row_ids(trainer, batch, batch_indices, batch_idx, dataloader_idx)
+        places = _places(batch, known) if known is not None else None
+        if places is None or len(places) != len(prediction):
+            turn = batch_idx * trainer.world_size + trainer.global_rank
+            places = [(turn, row) for row in range(len(prediction))]
         for place, row in zip(places, prediction, strict=True):
             key = (dataloader_idx, *place)
             self._part.write(json.dumps([key, row], ensure_ascii=False, default=_plain) + "\n")
@@ -88,20 +92,29 @@ class PredictionWriter(BasePredictionWriter):
         return Path(trainer.default_root_dir) / f".{self.file}.part-{number}"
 
 
-def _places(
-    num_rows: int, batch: Any, batch_indices: Sequence[int] | None, batch_idx: int, world_size: int, rank: int
-) -> Iterable[_Key]:
-    """The place of each row in its split; where rows and indices do not pair, the place of the batch comes first."""
-    row_ids = getattr(batch, "row_ids", None)
-    indices = batch_indices if row_ids is None else row_ids.tolist()
-    if indices and len(indices) == num_rows:
-        return [(int(index),) for index in indices]
-    first = int(indices[0]) if indices else batch_idx * world_size + rank
-    return [(first, row) for row in range(num_rows)]
+def _row_ids(
+    trainer: L.Trainer, batch: Any, batch_indices: Sequence[int] | None, batch_idx: int, dataloader_idx: int
+) -> Sequence[int] | None:
+    """The positions in the split of a batch's rows: from the batch, its loader or Lightning, whoever knows them."""
+    if hasattr(batch, "row_ids"):
+        ids: list[int] = batch.row_ids.tolist()
+        return ids
+    loaders = trainer.predict_dataloaders
+    loader = loaders[dataloader_idx] if isinstance(loaders, list | tuple) else loaders
+    batches: Sequence[Sequence[int]] | None = getattr(loader, "batches", None)
+    return batches[batch_idx] if batches is not None else batch_indices or None
+
+
+def _places(batch: Any, row_ids: Sequence[int]) -> list[_Key]:
+    """The place of each prediction: its row, and among several candidates of a row which one."""
+    if not hasattr(batch, "candidate_mask"):
+        return [(int(row),) for row in row_ids]
+    numbers = batch.candidate_mask.sum(-1).tolist()
+    return [(int(row), which) for row, number in zip(row_ids, numbers, strict=True) for which in range(number)]
 
 
 def _in_order(parts: Iterable[Path]) -> Iterator[str]:
-    """The rows of all parts by place; a place that two ranks worked on, to have equally many batches, counts once."""
+    """The rows of all parts by place; a place that two ranks had, to come to equally many batches, counts once."""
     rows: dict[_Key, str] = {}
     for part in parts:
         with part.open(encoding="utf-8") as lines:

@@ -31,7 +31,7 @@ class SharedRoot(Callback):
         root = trainer.strategy.broadcast(str(self._directory.path))
         if root != str(self._directory.path):
             self._directory.discard_if_empty()
-            trainer._default_root_dir = root
+            trainer._default_root_dir = root  # type: ignore[attr-defined]
 
 
 class ConfigFile(SaveConfigCallback):

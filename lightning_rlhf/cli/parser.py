@@ -1,10 +1,11 @@
 """The parser behind the trainer commands."""
 
 from importlib.metadata import version
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_rlhf.cli.help_text import HelpFormatter
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.plugin_system.manager import plugin_manager
 from lightning_rlhf.version import __version__
@@ -17,7 +18,15 @@ class ReportedError(ConfigError):
 
 
 class Parser(LightningArgumentParser):
-    """Raises what it finds wrong, where the base class prints pages of usage and exits."""
+    """Raises what it finds wrong, where the base class prints pages of usage and exits.
+
+    Args:
+        **kwargs: as for the base class.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", HelpFormatter)  # here: parsers for the help of a class take no arguments
+        super().__init__(**kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message.

@@ -12,6 +12,10 @@ _WARNINGS = (
     r"Consider setting `persistent_workers=True`",
     r"You defined a `validation_step` but have no `val_dataloader`",  # the data module says so, and why
     r"Checkpoint directory .* exists and is not empty",  # the root was checked: it is this run's
+    # the modules' metrics are reduced over ranks before they are logged
+    r"It is recommended to use `self.log\('(val|test)/.*sync_dist=True",
+    # the writer of predictions knows them
+    r"Couldn't infer the batch indices fetched from your dataloader",
     # an evaluation has no use for the callback that wrote the checkpoint
     r"Be aware that when using `ckpt_path`.* add the following callbacks: \[\"LastCheckpoint\{[^\]]*\}\"\]",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning, about PyTorch

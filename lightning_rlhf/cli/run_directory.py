@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ __all__ = [
     "METRICS_FILE",
     "RunDirectory",
     "handed_down",
+    "inherited",
     "last_checkpoint",
     "root_of_checkpoint",
     "run_directory_for_evaluation",
@@ -29,10 +30,10 @@ METRICS_FILE = "metrics.csv"
 CHECKPOINT_FOLDER = "checkpoints"
 
 _RUNS = Path("runs")
-_TRACES = (CONFIG_FILE, METRICS_FILE, "samples.jsonl", CHECKPOINT_FOLDER, "model")
-"""Any of these says that a run was here."""
-_LEFTOVERS = (*_TRACES, "tensorboard", "predictions.jsonl")
-"""What a run writes, and what `--overwrite` therefore removes; nothing else is touched."""
+_TRACES = (CONFIG_FILE, METRICS_FILE, "samples.jsonl", "tensorboard", CHECKPOINT_FOLDER, "model")
+"""What training writes: any of these says that a run was here."""
+_LEFTOVERS = (*_TRACES, "predictions.jsonl")
+"""What `--overwrite` removes; nothing else is touched."""
 _HANDED_DOWN = "LIGHTNING_RLHF_RUN_DIRECTORY"
 
 
@@ -42,7 +43,7 @@ class RunDirectory:
 
     Args:
         path: the directory; need not exist yet.
-        resumes: it holds the earlier part of this run.
+        resumes: what it holds stays: it is the earlier part of this run.
         overwrites: it holds another run, which is to be removed before this one writes.
         created: this process made it, and takes it away again if the run never begins.
     """
@@ -54,15 +55,14 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Remove the run that is to be overwritten."""
-        if not self.overwrites:
-            return
-        for name in _LEFTOVERS:
-            place = self.path / name
-            with _clear_errors(f"{place} must be removable"):
-                if place.is_dir() and not place.is_symlink():
-                    shutil.rmtree(place)
-                else:
-                    place.unlink(missing_ok=True)
+        if self.overwrites:
+            _remove(self.path, _LEFTOVERS)
+
+    def withdraw(self) -> None:
+        """Take back what a run wrote that failed before its first step: the next try would be refused because of it."""
+        if not self.resumes:
+            _remove(self.path, _TRACES)
+        self.discard_if_empty()
 
     def discard_if_empty(self) -> None:
         """Take away a directory that was made for a run that left nothing in it."""
@@ -95,11 +95,12 @@ def run_directory_for_training(
                 "ckpt_path 'last' must come with trainer.default_root_dir, got none. "
                 "Name the run to resume, for example --trainer.default_root_dir runs/sft-0, or the checkpoint's file."
             )
-        path = resumed or _next_free(stage, make=not dry_run)
-        return RunDirectory(path, resumes=resumed is not None, created=resumed is None and not dry_run)
+        if resumed is not None:
+            return RunDirectory(resumed, resumes=True)
+        return RunDirectory(_next_free(stage, make=not dry_run), resumes=dry_run, created=not dry_run)
     path = Path(root)
     if dry_run:
-        return RunDirectory(path)
+        return RunDirectory(path, resumes=True)
     created = not path.exists()
     with _clear_errors(f"trainer.default_root_dir {root} must be a directory that can be written"):
         path.mkdir(parents=True, exist_ok=True)
@@ -171,6 +172,15 @@ def inherited() -> Path | None:
     """The root that the process of rank 0 handed down."""
     path = os.environ.get(_HANDED_DOWN)
     return None if path is None else Path(path)
+
+
+def _remove(root: Path, names: Iterable[str]) -> None:
+    for place in (root / name for name in names):
+        with _clear_errors(f"{place} must be removable"):
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
 
 
 def _next_free(stage: str, *, make: bool) -> Path:

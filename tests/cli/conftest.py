@@ -14,7 +14,7 @@ Command = Callable[..., int | None]
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """The console script in an empty directory, in this process, with the stand-in's classes."""
-    from lightning_rlhf.cli import lightning
+    from lightning_rlhf.cli import lightning_cli
     from lightning_rlhf.cli.main import main
 
     monkeypatch.chdir(tmp_path)
@@ -23,7 +23,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     import cli_standin
 
-    monkeypatch.setattr(lightning, "base_classes", lambda: (cli_standin.StandInBase, cli_standin.StandInData))
+    monkeypatch.setattr(lightning_cli, "base_classes", lambda: (cli_standin.StandInBase, cli_standin.StandInData))
     given = ["--model=StandInStage", "--data=StandInData", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
     given += ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 

@@ -1,6 +1,7 @@
 import csv
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -196,3 +197,55 @@ def test_noise_is_left_out_and_advertisements_are_not_printed(command, capfd, re
     command("fit")
     assert "Tip" not in capfd.readouterr().err
     assert not [warning for warning in recwarn if "num_workers" in str(warning.message)]
+
+
+def test_a_fit_that_fails_before_its_first_step_does_not_stand_in_the_way_of_the_next(command):
+    assert command("fit", "--trainer.default_root_dir=run", "--model.fails=in training") == 2
+    assert not Path("run").exists()
+    assert command("fit", "--trainer.default_root_dir=run") == 0
+
+
+def test_the_last_checkpoint_is_also_written_in_the_middle_of_an_epoch(command):
+    words = ["--trainer.val_check_interval=1", "--trainer.max_steps=1"]
+    assert command("fit", *words) == 0
+    assert torch.load("runs/sft-0/checkpoints/last.ckpt")["global_step"] == 1
+
+
+def test_the_real_stages_train_test_and_predict_from_the_command_line(tmp_path, monkeypatch, capsys):
+    from lightning_rlhf.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    row = '{{"prompt": "count to {0}", "response": "{0}"}}\n'
+    Path("rows.jsonl").write_text("".join(row.format(number) for number in range(24)))
+    words = ["--model=SFTModule", "--model.base=tiny", "--model.base.hidden_size=16", "--model.max_response_length=4"]
+    words += ["--data=DemonstrationData", "--data.source=file", "--data.source.path=rows.jsonl"]
+    words += ["--data.source.val_fraction=0.3", "--data.source.test_fraction=0.3", "--data.max_length=64"]
+    words += ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
+    assert main(["fit", *words]) == 0
+    root = Path("runs/sft-0")
+    left = {path.name for path in root.iterdir()}
+    assert left >= {"config.yaml", "metrics.csv", "samples.jsonl", "checkpoints", "model", "tensorboard"}
+    assert "the trained model in runs/sft-0/model" in capsys.readouterr().out
+    again = [f"--config={root}/config.yaml", "--ckpt_path=last"]
+    assert main(["test", *again]) == 0
+    assert rows(root / "metrics-test.csv")[0]["test/perplexity"]
+    assert main(["predict", *again]) == 0
+    assert set(json.loads((root / "predictions.jsonl").read_text().splitlines()[0])) == {"prompt", "response"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", [["-m", "lightning_rlhf"], ["script.py"]], ids=["module", "script"])
+def test_two_processes_share_one_root_and_read_the_same_arguments(tmp_path, launch):
+    Path(tmp_path / "script.py").write_text(
+        "import sys\nfrom lightning_rlhf.cli.main import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
+    )
+    row = '{{"prompt": "count to {0}", "response": "{0}"}}\n'
+    (tmp_path / "rows.jsonl").write_text("".join(row.format(number) for number in range(8)))
+    words = ["fit", "--model=SFTModule", "--model.base=tiny", "--data=DemonstrationData", "--data.source=file"]
+    words += ["--data.source.path=rows.jsonl", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
+    words += ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    ended = subprocess.run([sys.executable, *launch, *words], cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert ended.returncode == 0, ended.stderr
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["sft-0"]
+    assert len(rows(tmp_path / "runs/sft-0/metrics.csv")) == 1

@@ -1,0 +1,282 @@
+"""LightningCLI for the three stages, with its traps taken care of."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
+from lightning_rlhf.callbacks.prediction_writer import PredictionWriter
+from lightning_rlhf.cli.callbacks import ConfigFile, SharedRoot
+from lightning_rlhf.cli.checkpoint_path import check_checkpoint, refused_checkpoint
+from lightning_rlhf.cli.explain import Explainer, without_wrapping
+from lightning_rlhf.cli.help_text import reworded
+from lightning_rlhf.cli.loggers import default_loggers
+from lightning_rlhf.cli.parser import Parser, ReportedError, header
+from lightning_rlhf.cli.run_directory import (
+    CONFIG_FILE,
+    RunDirectory,
+    handed_down,
+    inherited,
+    last_checkpoint,
+    run_directory_for_evaluation,
+    run_directory_for_training,
+)
+from lightning_rlhf.errors import ConfigError, ModelError
+
+__all__ = ["RLHFCLI", "base_classes"]
+
+_DESCRIPTIONS = {
+    "fit": "Train one stage. The stage is the class of --model: SFTModule, RewardModule or PPOModule.",
+    "validate": "The validation metrics of a checkpoint.",
+    "test": "The validation metrics on the test split.",
+    "predict": "Write predictions.jsonl: responses, or the scores of a reward model.",
+}
+_LOG_EVERY_N_STEPS = 1  # a step of a language model takes far longer than a row of a file
+
+
+def base_classes() -> tuple[type[LightningModule], type[LightningDataModule]]:
+    """What `--model` and `--data` must be subclasses of."""
+    from lightning_rlhf.data import RLHFData
+    from lightning_rlhf.modules import RLHFModule
+
+    return RLHFModule, RLHFData
+
+
+class RLHFCLI(LightningCLI):
+    """LightningCLI for the three stages.
+
+    Args:
+        argv: the words after the program's name, the command first.
+    """
+
+    def __init__(self, argv: list[str]) -> None:
+        self._directory: RunDirectory | None = None
+        self._predictions = PredictionWriter()
+        model_class, data_class = base_classes()
+        lines = header()
+        parser_kwargs: dict[str, Any] = {"prog": "lightning-rlhf", "allow_abbrev": False, "dump_header": lines}
+        for name, description in _DESCRIPTIONS.items():
+            usage = f"lightning-rlhf {name} [--config FILE] [--name value ...]"
+            parser_kwargs[name] = {"description": description, "usage": usage, "dump_header": lines}
+        super().__init__(
+            model_class,
+            data_class,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=ConfigFile,
+            trainer_defaults={"log_every_n_steps": _LOG_EVERY_N_STEPS},
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs=parser_kwargs,
+            auto_configure_optimizers=False,  # it would replace the modules' parameter groups
+            args=argv,
+        )
+
+    # Parsing
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults({"weights_only": True})  # nothing is unpickled unless it is asked for
+        if subcommand == "fit":
+            parser.add_argument(
+                "--overwrite", action="store_true", help="Replace the run that trainer.default_root_dir holds."
+            )
+        if subcommand == "predict":
+            parser.set_defaults({"return_predictions": False})  # they go to a file; in memory they would pile up
+        return reworded(parser)
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what a user writes first: the stage, its data, and then the trainer's many arguments."""
+        parser.add_lightning_class_args(self._model_class, "model", subclass_mode=True)
+        parser.add_lightning_class_args(self._datamodule_class, "data", subclass_mode=True)
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and say in one sentence what is wrong.
+
+        Raises:
+            ConfigError: something is.
+        """
+        try:
+            self.config = parser.parse_args(args)
+        except ReportedError as report:
+            raise ConfigError(self._explainer(args).explain(str(report))) from report
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{' or '.join(_files(args))} must be UTF-8 text: {error}.") from error
+
+    def _explainer(self, args: list[str]) -> Explainer:
+        subcommand = args[0] if args and args[0] in self._subcommand_parsers else "fit"
+        words = [word for action in self._parser(subcommand)._actions for word in action.option_strings]
+        hints = get_type_hints(Trainer.__init__)
+        types = {f"trainer.{name}": hint for name, hint in hints.items()}
+        types |= {"model": self._model_class, "data": self._datamodule_class}
+        return Explainer(subcommand, types, [word[2:] for word in words if word.startswith("--")], _files(args))
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: the base class would put the checkpoint's arguments over those that the user gave."""
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise ConfigError(f"seed_everything must be a number that every generator takes: {error}.") from error
+
+    # Building
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the root, before anything large is loaded."""
+        config = self.config[self.subcommand]
+        is_fit = self.subcommand == "fit"
+        self._directory = self._choose_directory()
+        config.trainer.default_root_dir = str(self._directory.path)
+        self.save_config_kwargs = {"config_filename": CONFIG_FILE if is_fit else f"config-{self.subcommand}.yaml"}
+        with self._nothing_left_behind():
+            check_checkpoint(config.ckpt_path, self._directory.path, is_fit=is_fit)
+
+    def _choose_directory(self) -> RunDirectory:
+        config = self.config[self.subcommand]
+        root, ckpt_path = config.trainer.default_root_dir, config.ckpt_path
+        root = None if root is None else str(root)
+        if not _is_first_process():
+            # whatever this process would choose, rank 0 has chosen or will say
+            return RunDirectory(inherited() or Path(root or "runs"))
+        module, _, name = config.model.class_path.rpartition(".")
+        stage = getattr(import_module(module), name).stage
+        if self.subcommand != "fit":
+            return run_directory_for_evaluation(root, stage, ckpt_path)
+        dry_run = bool(config.trainer.fast_dev_run)
+        return run_directory_for_training(root, stage, ckpt_path, overwrite=config.overwrite, dry_run=dry_run)
+
+    def instantiate_classes(self) -> None:
+        """Build module, data module and trainer.
+
+        Raises:
+            ConfigError: an optional package is missing.
+        """
+        with self._nothing_left_behind():
+            try:
+                super().instantiate_classes()
+            except (ImportError, ValueError) as error:
+                cause = without_wrapping(error)
+                if isinstance(cause, ModuleNotFoundError):
+                    raise ConfigError(f"what the config names must be installed: {cause}") from error
+                raise cause from None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer, with the run's loggers and callbacks where the user has none.
+
+        Raises:
+            ConfigError: Lightning refuses the arguments.
+        """
+        config = self._get(self.config_init, "trainer")
+        callbacks = config.callbacks or []
+        callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+        kwargs["callbacks"] = [SharedRoot(self.directory), *callbacks, *self._default_callbacks(config, callbacks)]
+        if config.barebones:
+            kwargs["log_every_n_steps"] = None
+        elif config.logger in (None, True) and not config.fast_dev_run:
+            kwargs["logger"] = default_loggers(self.directory, str(self.subcommand))
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise ConfigError(f"the trainer's arguments must fit together: {error}") from error
+
+    def _default_callbacks(self, config: Any, callbacks: list[Any]) -> list[Any]:
+        if self.subcommand == "predict":
+            return [self._predictions]
+        saves = self.subcommand == "fit" and config.enable_checkpointing is not False and not config.barebones
+        if not saves or any(isinstance(callback, Checkpoint) for callback in callbacks):
+            return []
+        return [LastCheckpoint(self.directory.path / "checkpoints")]
+
+    @contextmanager
+    def _nothing_left_behind(self) -> Iterator[None]:
+        """Takes an empty root away again when what is inside fails."""
+        try:
+            yield
+        except BaseException:
+            self.directory.discard_if_empty()
+            raise
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The root of this run."""
+        assert self._directory is not None, "chosen before anything is built"
+        return self._directory
+
+    # Running
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            with self._nothing_left_behind(), handed_down(self.directory.path):
+                super()._run_subcommand(subcommand)
+        except BaseException as error:
+            self._stop_other_ranks()
+            if subcommand == "fit" and self.trainer.global_step == 0 and _is_first_process():
+                self.directory.withdraw()
+            if reason := refused_checkpoint(error):
+                raise ModelError(
+                    f"ckpt_path must be a checkpoint of this module, got one that is not: {reason}"
+                ) from error
+            if isinstance(error, MisconfigurationException):
+                raise ConfigError(f"the trainer's arguments must fit the stage and its data: {error}") from error
+            raise
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if kwargs.get("ckpt_path") == "last":
+            kwargs["ckpt_path"] = str(last_checkpoint(self.directory.path) or "last")
+        return kwargs
+
+    def _stop_other_ranks(self) -> None:
+        """Ends the processes that this one started: left alone they would wait for it in a collective."""
+        kill = getattr(self.trainer.strategy.launcher, "kill", None)
+        if kill is not None:
+            kill(getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    def before_fit(self) -> None:
+        """Everything is built: now the run that is to be overwritten may go."""
+        if _is_first_process():
+            self.directory.clear()
+
+    def after_fit(self) -> None:
+        """Say where things are, and how good they are."""
+        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        root = Path(self.trainer.default_root_dir)
+        model = root / "model"
+        print(f"the run is in {root}" + (f", the trained model in {model}" if model.exists() else ""))
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        shown = [f"{name} {value:.4g}" for name, value in sorted(metrics.items()) if name.startswith("val/")]
+        if shown:
+            print("last validation: " + ", ".join(shown))
+
+    def after_predict(self) -> None:
+        """Say where the predictions are."""
+        if self.trainer.is_global_zero:
+            path = Path(self.trainer.default_root_dir) / self._predictions.file
+            print(f"{self._predictions.num_rows} predictions are in {path}")
+
+
+def _is_first_process() -> bool:
+    """Whether this process decides for the others; known before any of them can be asked."""
+    node = int(os.environ.get("GROUP_RANK", os.environ.get("NODE_RANK", "0")))
+    return getattr(rank_zero_only, "rank", 0) == 0 and node == 0
+
+
+def _files(args: list[str]) -> list[str]:
+    """The configuration files that the words name."""
+    files = [after for word, after in pairwise(args) if word in ("-c", "--config")]
+    return files + [word.partition("=")[2] for word in args if word.startswith(("-c=", "--config="))]
