@@ -23,5 +23,4 @@ class ModelExport(Callback):
         """Exports once, unless nothing was trained (`fast_dev_run`) or the run broke off."""
         if trainer.fast_dev_run or trainer.interrupted or trainer.received_sigterm:  # type: ignore[attr-defined]
             return
-        # the loader may live in another mode by now (validation, generation): what is saved does not depend on it
         pl_module.export(Path(trainer.default_root_dir) / self.folder)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -66,19 +67,17 @@ class SampleTable(Callback):
                 logger.experiment.add_text("samples", _markdown(samples[: self.num_rows]), step)
 
     def _show(self, samples: list[Sample], step: int) -> None:
+        # Text, not markup: responses and names may hold anything, square brackets included
         table = Table(title=f"samples after {step} steps", show_lines=True, title_justify="left")
-        names = list(samples[0].scores)
-        with_kl = any(sample.kl is not None for sample in samples)
+        columns = _number_columns(samples)
+        table.add_column("", no_wrap=True)
         for heading in ("prompt", "response"):
             table.add_column(heading, overflow="fold", ratio=1)
-        for heading in [*names, *(["KL"] if with_kl else [])]:
-            table.add_column(heading, justify="right", no_wrap=True)
-        for sample in samples:
-            numbers = [f"{sample.scores[name]:.2f}" for name in names]
-            if with_kl:
-                numbers.append("" if sample.kl is None else f"{sample.kl:.2f}")
-            # Text, not markup: a response may hold anything, square brackets included
-            table.add_row(Text(_shortened(sample.prompt)), Text(_shortened(sample.response)), *numbers)
+        for heading in columns:
+            table.add_column(Text(heading), justify="right", no_wrap=True)
+        for row, sample in enumerate(samples):
+            texts = [sample.label, _shortened(sample.prompt), _shortened(sample.response)]
+            table.add_row(*(Text(_visible(text)) for text in texts), *(column[row] for column in columns.values()))
         Console(file=sys.stdout).print(table)
 
 
@@ -87,11 +86,31 @@ def _shortened(text: str, length: int = 400) -> str:
     return text if len(text) <= length else f"… {text[-length:]}"
 
 
+def _visible(text: str) -> str:
+    """Control characters as escapes: an untrained model may well write what moves the cursor or clears the screen."""
+    return "".join(
+        character if character == "\n" or unicodedata.category(character) != "Cc" else ascii(character)[1:-1]
+        for character in text
+    )
+
+
+def _number_columns(samples: list[Sample]) -> dict[str, list[str]]:
+    """Scores and KL by heading, one entry per sample; no column that is empty."""
+    names = dict.fromkeys(name for sample in samples for name in sample.scores)
+    values = {name: [sample.scores.get(name) for sample in samples] for name in names}
+    values["KL"] = [sample.kl for sample in samples]
+    return {
+        heading: ["" if value is None else f"{value:.2f}" for value in column]
+        for heading, column in values.items()
+        if any(value is not None for value in column)
+    }
+
+
 def _markdown(samples: list[Sample]) -> str:
-    names = list(samples[0].scores)
-    lines = ["| " + " | ".join(["prompt", "response", *names, "KL"]) + " |", "|---" * (len(names) + 3) + "|"]
-    for sample in samples:
-        cells = [sample.prompt, sample.response, *(f"{sample.scores[name]:.3f}" for name in names)]
-        cells.append("" if sample.kl is None else f"{sample.kl:.3f}")
+    columns = _number_columns(samples)
+    headings = ["sample", "prompt", "response", *columns]
+    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    for row, sample in enumerate(samples):
+        cells = [sample.label, sample.prompt, sample.response, *(column[row] for column in columns.values())]
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |")
     return "\n".join(lines)

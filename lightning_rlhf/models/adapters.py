@@ -198,7 +198,7 @@ def merged_state_dict(model: PreTrainedModel) -> dict[str, Tensor]:
     name = active_adapter(model)
     layers = {key: module for key, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
     merged: dict[str, Tensor] = {}
-    for key, tensor in model.state_dict().items():
+    for key, tensor in _tensors(model):
         if _adapter_of(key) is not None:
             continue
         owner, _, leaf = key.rpartition(".base_layer.")
@@ -217,7 +217,7 @@ def adapter_state_dict(model: PreTrainedModel, name: str) -> dict[str, Tensor]:
     prefix = "" if model.base_model is not model else f"{model.base_model_prefix}."
     return {
         f"base_model.model.{prefix}{key.replace(f'.{name}.', '.')}": tensor
-        for key, tensor in model.state_dict().items()
+        for key, tensor in _tensors(model)
         if _adapter_of(key) == name
     }
 
@@ -235,6 +235,17 @@ def load_adapter_state_dict(model: PreTrainedModel, name: str, tensors: Mapping[
     with torch.no_grad():
         for key, parameter in wanted.items():
             parameter.copy_(tensors[key])
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What `state_dict` holds, read from the modules: under FSDP2 its hook would shard gathered weights again."""
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        dot = f"{prefix}." if prefix else ""
+        for name, parameter in module.named_parameters(recurse=False):
+            yield dot + name, parameter.detach()
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                yield dot + name, buffer
 
 
 def _lora_config(model: PreTrainedModel, settings: LoRA | LoraConfig) -> LoraConfig:

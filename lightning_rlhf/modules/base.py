@@ -13,6 +13,8 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -21,19 +23,16 @@ from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rlhf.callbacks import ModelExport, SampleTable
+from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError
-from lightning_rlhf.models import RecordedTemplate
+from lightning_rlhf.models import LanguageModel, RecordedTemplate
+from lightning_rlhf.modules.arguments import require_at_least, require_one_of
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, learning_rate_schedule
 from lightning_rlhf.plugin_system.manager import plugin_manager
+from lightning_rlhf.plugin_system.provenance import check_same_plugins
 from lightning_rlhf.version import __version__
 
-__all__ = ["RLHFModule", "gathered", "require"]
-
-
-def require(condition: bool, subject: str, rule: str, value: object) -> None:
-    """Raises `ConfigError` in the house form unless the condition holds."""
-    if not condition:
-        raise ConfigError(f"{subject} must {rule}, got {value}.")
+__all__ = ["RLHFModule", "gathered"]
 
 
 class RLHFModule(L.LightningModule, ABC):
@@ -49,6 +48,9 @@ class RLHFModule(L.LightningModule, ABC):
     stage: ClassVar[str]
     """Short name of the stage, as in `runs/<stage>-<number>`."""
 
+    data: ClassVar[type[RLHFData]]
+    """The data module that makes the stage's batches."""
+
     tokenizer: PreTrainedTokenizerBase
     recorded_template: RecordedTemplate | None
     """The template that the base was trained with, where its directory says so: the data module's default."""
@@ -57,9 +59,8 @@ class RLHFModule(L.LightningModule, ABC):
         self, *, learning_rate: float, weight_decay: float, warmup_steps: int, lr_schedule: LRSchedule
     ) -> None:
         super().__init__()
-        require(learning_rate >= 0, "learning_rate", "be 0 or more", learning_rate)
-        require(weight_decay >= 0, "weight_decay", "be 0 or more", weight_decay)
-        require(warmup_steps >= 0, "warmup_steps", "be 0 or more", warmup_steps)
+        require_at_least(0, learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        require_one_of(LRSchedule, "lr_schedule", lr_schedule)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
@@ -75,8 +76,12 @@ class RLHFModule(L.LightningModule, ABC):
         """
         frame = inspect.currentframe()
         caller = None if frame is None else frame.f_back
-        self.save_hyperparameters(frame=caller)
-        objects = [name for name, value in self.hparams.items() if not _is_plain(value)]
+        assert caller is not None  # Python without frames has no Lightning either
+        # on the command line Lightning keeps the parsed config, not the objects. Asked beforehand, because
+        # `save_hyperparameters` copies what it keeps, and a component may hold what cannot be copied
+        given = _given_hyperparameters.get()
+        arguments = caller.f_locals if given is None else given
+        objects = [name for name, value in arguments.items() if not _is_plain(value)]
         self.save_hyperparameters(frame=caller, ignore=objects)
 
     # What a stage must say of itself
@@ -86,8 +91,8 @@ class RLHFModule(L.LightningModule, ABC):
         """`{"params", "lr", "name"}` of each optimizer group."""
 
     @abstractmethod
-    def export(self, path: Path) -> None:
-        """Writes `model/`: what the next stage and transformers load. Called on every rank."""
+    def write_model(self, path: Path) -> None:
+        """Writes `model/`: what the next stage and transformers load. Called on rank 0, where all weights are whole."""
 
     @abstractmethod
     def networks(self) -> Iterable[nn.Module]:
@@ -127,10 +132,25 @@ class RLHFModule(L.LightningModule, ABC):
         formatter = getattr(getattr(self._trainer, "datamodule", None), "formatter", None)
         return formatter.record if formatter is not None else self.recorded_template
 
+    def export(self, path: Path) -> None:
+        """Writes `model/` once; to be called on every rank."""
+        with self.whole_weights(*self.networks()):
+            if self.trainer.is_global_zero:
+                self.write_model(path)
+        self.trainer.strategy.barrier("model is written")
+
+    def log_global(self, values: Mapping[str, Any], **options: Any) -> None:
+        """Logs numbers that are the same on all ranks, without Lightning's advice to reduce them."""
+        self.log_dict(values, sync_dist=self.trainer.world_size > 1, **options)
+
     @contextmanager
-    def whole_weights(self) -> Iterator[None]:
-        """Inside, every rank holds all weights: for generation and export under FSDP2; nothing to do elsewhere."""
-        members = [m for network in self.networks() for m in network.modules() if isinstance(m, FSDPModule)]
+    def whole_weights(self, *networks: nn.Module) -> Iterator[None]:
+        """Inside, every rank holds all weights of these networks: for generation and export under FSDP2.
+
+        Elsewhere there is nothing to do.
+        """
+        members = [module for network in networks for module in network.modules() if isinstance(module, FSDPModule)]
+        roots = [_root(network) for network in networks]
         for module in members:
             # without this each layer would be sharded again after its forward, and gathered at the next token: a
             # collective that hangs as soon as one rank's responses have all stopped
@@ -140,33 +160,64 @@ class RLHFModule(L.LightningModule, ABC):
             yield
         finally:
             for module in members:
-                module.set_reshard_after_forward(True, recurse=False)
+                # roots stay gathered from forward to backward, as torch has it
+                module.set_reshard_after_forward(module not in roots, recurse=False)
                 module.reshard()
 
     # Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        """Refuses data of another stage, strategies that cannot work, and ranks with different plug-ins.
+
+        Raises:
+            ConfigError: one of the first two.
+            PluginError: the last.
+        """
+        datamodule, strategy = self.trainer.datamodule, self.trainer.strategy  # type: ignore[attr-defined]
+        if not isinstance(datamodule, self.data):
+            found = "none" if datamodule is None else f"a {type(datamodule).__name__}"
+            raise ConfigError(f"{type(self).__name__} must be run with a {self.data.__name__}, got {found}.")
+        if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
+            raise ConfigError(
+                "the strategy must be one device, DDP or ModelParallelStrategy (FSDP2), which shards the weights, "
+                f"got {type(strategy).__name__}."
+            )
+        if self.trainer.world_size > 1:
+            check_same_plugins(gathered(dict(plugin_manager().versions())))
 
     def configure_model(self) -> None:
         """Shards the models when the strategy has a device mesh (FSDP2); idempotent."""
         mesh = self.device_mesh
         if mesh is None or self._sharded:
             return
+        if mesh["tensor_parallel"].size() > 1:
+            raise ConfigError(
+                f"tensor_parallel_size must be 1, got {mesh['tensor_parallel'].size()}. The weights are sharded over "
+                "data_parallel_size devices."
+            )
         for network in self.networks():
             for layer in _decoder_layers(network):
                 fully_shard(layer, mesh=mesh["data_parallel"])
-            fully_shard(network, mesh=mesh["data_parallel"])
+            fully_shard(_root(network), mesh=mesh["data_parallel"])
         self._sharded = True
 
     def configure_callbacks(self) -> list[Callback]:
-        """The callbacks that belong to every run, so that a plain Trainer does what the command line does."""
-        return [SampleTable(), ModelExport()]
+        """The callbacks that belong to every run, so that a plain Trainer does what the command line does.
+
+        Those that the Trainer has already stay: Lightning would replace them.
+        """
+        there = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
+        return [kind() for kind in (SampleTable, ModelExport) if kind not in there]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One AdamW with the stage's parameter groups and a schedule that is stepped with it."""
         optimizer = adamw(self.parameter_groups(), weight_decay=self.weight_decay)
-        needs_end = self.lr_schedule != "constant"
+        # a trial of one batch is no reason to refuse a warm-up that is meant for the whole run
+        kind: LRSchedule = "constant" if self.trainer.fast_dev_run else self.lr_schedule  # type: ignore[attr-defined]
+        needs_end = kind != "constant"
         scheduler = learning_rate_schedule(
             optimizer,
-            self.lr_schedule,
+            kind,
             warmup_steps=self.warmup_steps,
             num_steps=self.trainer.estimated_stepping_batches if needs_end else float("inf"),
         )
@@ -176,14 +227,20 @@ class RLHFModule(L.LightningModule, ABC):
         """Adds what Lightning leaves out: random states of every rank, versions and plug-ins, the template."""
         checkpoint["lightning_rlhf"] = {
             "version": __version__,
+            "seed": self.seed,
             "plugins": dict(plugin_manager().versions()),
             "random_states": gathered(_random_state()),
             "template": None if self.template_record is None else self.template_record.to_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the random states for the moment when training goes on, and compares the plug-ins."""
+        """Keeps the random states for the moment when training goes on, and compares seed and plug-ins."""
         saved = checkpoint.get("lightning_rlhf", {})
+        if saved.get("seed", self.seed) != self.seed and self._trainer is not None and self.trainer.training:
+            rank_zero_warn(
+                f"the checkpoint was written with seed {saved['seed']}, this run has {self.seed}: it goes on, but not "
+                "as the run that was cut off would have."
+            )
         self._random_states = saved.get("random_states")
         before, now = saved.get("plugins"), dict(plugin_manager().versions())
         if before is not None and before != now:
@@ -210,7 +267,12 @@ def _is_plain(value: object) -> bool:
         return all(_is_plain(member) for member in value.values())
     if isinstance(value, list | tuple):
         return all(_is_plain(member) for member in value)
-    return value is None or isinstance(value, str | int | float)
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _root(network: nn.Module) -> nn.Module:
+    """What FSDP2 gathers first: of a `LanguageModel` what is in it, which generation calls by itself."""
+    return network.model if isinstance(network, LanguageModel) else network
 
 
 def _decoder_layers(network: nn.Module) -> list[nn.Module]:

@@ -1,11 +1,9 @@
 """What must hold before the first PPO update (Huang et al. 2024 call these the cheapest tests there are)."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 from torch import Tensor, nn
 
 from lightning_rlhf.errors import ModelError
+from lightning_rlhf.models import ActorCritic, ScalarHead
 
 __all__ = ["assert_gradients", "assert_ratio_is_one", "assert_starts_at_reference", "tolerance"]
 
@@ -20,9 +18,7 @@ def tolerance(precision: str) -> float:
     return 1e-3 if precision.startswith(("32", "64")) else 0.5
 
 
-def assert_starts_at_reference(
-    kl: float, *, bound: float, reference: nn.Module | None, same_weights: bool
-) -> None:
+def assert_starts_at_reference(kl: float, *, bound: float, reference: nn.Module | None, same_weights: bool) -> None:
     """The reference is frozen, and the policy starts as it.
 
     Args:
@@ -38,7 +34,7 @@ def assert_starts_at_reference(
     trained = [name for name, weight in named if weight.requires_grad]
     if trained:
         raise ModelError(f"the reference must be frozen, got trained weights: {', '.join(trained[:3])}.")
-    if same_weights and abs(kl) > bound:
+    if same_weights and not abs(kl) <= bound:  # nan is caught too
         raise ModelError(
             f"the policy must start at the reference (KL 0), got a KL of {kl:.4f} nats per response. {_RANDOMNESS}"
         )
@@ -51,22 +47,30 @@ def assert_ratio_is_one(logprobs: Tensor, old_logprobs: Tensor, *, bound: float)
         ModelError: they do not.
     """
     difference = float((logprobs - old_logprobs).abs().max())
-    if difference > bound:
+    if not difference <= bound:  # nan is caught too
         raise ModelError(
             "the log-probabilities of rollout and update must agree before the first step, got a difference of "
             f"{difference:.4f} nats. {_RANDOMNESS}"
         )
 
 
-def assert_gradients(groups: Iterable[Mapping[str, Any]]) -> None:
-    """Every group of parameters got a gradient.
+def assert_gradients(actor_critic: ActorCritic) -> None:
+    """Policy, value model and value head each got a gradient.
 
     Raises:
-        ModelError: one did not.
+        ModelError: one of them did not.
     """
-    for group in groups:
-        if all(parameter.grad is None for parameter in group["params"]):
+    heads = [module for module in actor_critic.modules() if isinstance(module, ScalarHead)]
+    in_heads = {id(parameter) for head in heads for parameter in head.parameters()}
+    value = actor_critic.value_parameters()
+    parts = {
+        "policy": actor_critic.policy_parameters(),
+        "value model": [parameter for parameter in value if id(parameter) not in in_heads],
+        "value head": [parameter for parameter in value if id(parameter) in in_heads],
+    }
+    for name, parameters in parts.items():
+        if parameters and all(parameter.grad is None for parameter in parameters):
             raise ModelError(
-                f"the {group['name']} weights must get a gradient in the first step, got none. "
+                f"the weights of the {name} must get a gradient in the first step, got none. "
                 "Something froze them: check the model for adapters that were switched off."
             )

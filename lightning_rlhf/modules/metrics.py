@@ -1,6 +1,9 @@
-"""Torchmetrics whose state crosses batches and ranks. Sums are fp32 and counts int64: not every device has float64."""
+"""Torchmetrics whose state crosses batches and ranks. Sums are fp32 and counts int64.
 
-from collections.abc import Iterable
+Not every device has float64, and under true half precision the default dtype is half.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,14 +15,28 @@ from lightning_rlhf.functional import ranking_accuracy
 __all__ = ["MeanPerItem", "NamedMeans", "RankingAccuracy", "WindowLoss"]
 
 
-class WindowLoss(Metric):
+class _ExactMetric(Metric):
+    """A metric whose states keep their dtype when the module around it is cast: a sum in bfloat16 stops growing."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+        defaults: dict[str, Any] = self._defaults
+        before = {name: (getattr(self, name), default) for name, default in defaults.items()}
+        super()._apply(fn, exclude_state)
+        for name, (value, default) in before.items():
+            device = getattr(self, name).device
+            setattr(self, name, value.to(device))
+            defaults[name] = default.to(device)
+        return self
+
+
+class WindowLoss(_ExactMetric):
     """Sum of `sum / N` over an accumulation window and all ranks: the loss that the optimizer step minimised."""
 
     total: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("total", default=torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("total", default=torch.zeros((), dtype=torch.float32), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor) -> None:
         """Adds one micro-batch's share of the window's loss."""
@@ -30,7 +47,7 @@ class WindowLoss(Metric):
         return self.total
 
 
-class MeanPerItem(Metric):
+class MeanPerItem(_ExactMetric):
     """Mean of something over items (tokens, pairs, responses) however they are cut into batches."""
 
     total: Tensor
@@ -38,7 +55,7 @@ class MeanPerItem(Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("total", default=torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("total", default=torch.zeros((), dtype=torch.float32), dist_reduce_fx="sum")
         self.add_state("count", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, total: Tensor, count: Tensor | int) -> None:
@@ -77,9 +94,9 @@ class NamedMeans(nn.Module):
         taken = {}
         for key, mean in self.means.items():
             assert isinstance(mean, MeanPerItem)
-            value = mean.compute()
-            if not value.isnan() or mean.count:
-                taken[key.replace("__", "/")] = value
+            # every rank adds under the same names, so that all of them leave out the same ones
+            if mean.count:
+                taken[key.replace("__", "/")] = mean.compute()
             mean.reset()
         return taken
 
@@ -93,7 +110,7 @@ class NamedMeans(nn.Module):
         return mean
 
 
-class RankingAccuracy(Metric):
+class RankingAccuracy(_ExactMetric):
     """Share of ordered pairs whose better member has the higher score; ties in score count one half.
 
     Args:
@@ -106,7 +123,7 @@ class RankingAccuracy(Metric):
     def __init__(self, pairs: str = "all", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pairs = pairs
-        self.add_state("correct", default=torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("correct", default=torch.zeros((), dtype=torch.float32), dist_reduce_fx="sum")
         self.add_state("num_pairs", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, scores: Tensor, ranks: Tensor, candidate_mask: Tensor, lengths: Tensor) -> None:

@@ -53,7 +53,7 @@ def learning_rate_schedule(optimizer: Optimizer, kind: LRSchedule, *, warmup_ste
                 f"lr_schedule {kind!r} must know the number of steps, got a run without end. "
                 "Set trainer.max_epochs or trainer.max_steps, or use lr_schedule: constant."
             )
-        if warmup_steps >= num_steps:
+        if warmup_steps and warmup_steps >= num_steps:
             raise ConfigError(
                 f"warmup_steps must be smaller than the run's {int(num_steps)} optimizer steps, got {warmup_steps}."
             )

@@ -1,15 +1,17 @@
 """Proximal policy optimization against reward models and reward functions."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lightning_rlhf.batches import DemonstrationBatch, MinibatchIndices, PromptBatch, Rollout
 from lightning_rlhf.callbacks import Sample
-from lightning_rlhf.data import PromptDataset, PromptFormatter
+from lightning_rlhf.data import PromptData, PromptDataset, PromptFormatter
 from lightning_rlhf.functional import (
     approx_kl,
     clip_fraction,
@@ -26,7 +28,9 @@ from lightning_rlhf.models import (
     load_base,
     save_language_model,
 )
-from lightning_rlhf.modules.base import RLHFModule, gathered, require
+from lightning_rlhf.modules.arguments import require, require_at_least, require_one_of
+from lightning_rlhf.modules.base import RLHFModule, gathered
+from lightning_rlhf.modules.heldout import HeldoutResponses
 from lightning_rlhf.modules.invariants import (
     assert_gradients,
     assert_ratio_is_one,
@@ -34,7 +38,7 @@ from lightning_rlhf.modules.invariants import (
     tolerance,
 )
 from lightning_rlhf.modules.kl_controllers import FixedKL, KLController
-from lightning_rlhf.modules.metrics import NamedMeans
+from lightning_rlhf.modules.metrics import NamedMeans, WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule
 from lightning_rlhf.modules.scorers import build_pipeline
 from lightning_rlhf.plugin_system.interfaces import ModelSource, RankingConverter, RewardFunction
@@ -55,6 +59,8 @@ from lightning_rlhf.rollout import (
 )
 
 __all__ = ["PPOModule"]
+
+ValueModel = Literal["separate", "shared"]
 
 _UPDATE_METRICS = (
     "loss/policy",
@@ -116,6 +122,7 @@ class PPOModule(RLHFModule):
     """
 
     stage: ClassVar[str] = "ppo"
+    data = PromptData
 
     def __init__(
         self,
@@ -128,7 +135,7 @@ class PPOModule(RLHFModule):
         # models
         reference: ModelSource | str | None = None,
         adapter: LoRA | None = None,
-        value_model: Literal["separate", "shared"] = "separate",
+        value_model: ValueModel = "separate",
         gradient_checkpointing: bool = False,
         trust_remote_code: bool = False,
         merge_adapter: bool = True,
@@ -164,24 +171,13 @@ class PPOModule(RLHFModule):
         super().__init__(
             learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, lr_schedule=lr_schedule
         )
-        for name, value in {
-            "rollout_size": rollout_size,
-            "num_responses_per_prompt": num_responses_per_prompt,
-            "max_response_length": max_response_length,
-            "minibatch_size": minibatch_size,
-            "num_epochs": num_epochs,
-        }.items():
-            require(value >= 1, name, "be at least 1", value)
-        require(temperature > 0, "temperature", "be positive", temperature)
-        require(kl_coef >= 0, "kl_coef", "be 0 or more", kl_coef)
+        require_at_least(1, rollout_size=rollout_size, minibatch_size=minibatch_size, num_epochs=num_epochs)
+        require_at_least(0, kl_coef=kl_coef, value_coef=value_coef, ptx_coef=ptx_coef)
+        require_at_least(0, value_learning_rate=learning_rate if value_learning_rate is None else value_learning_rate)
         require(target_kl is None or target_kl > 0, "target_kl", "be positive or null", target_kl)
         require(0 < clip_range < 1, "clip_range", "be between 0 and 1", clip_range)
         require(value_clip_range > 0, "value_clip_range", "be positive", value_clip_range)
-        require(value_coef >= 0, "value_coef", "be 0 or more", value_coef)
-        require(0 <= gamma <= 1, "gamma", "be between 0 and 1", gamma)
-        require(0 <= gae_lambda <= 1, "gae_lambda", "be between 0 and 1", gae_lambda)
-        require(ptx_coef >= 0, "ptx_coef", "be 0 or more", ptx_coef)
-        require(missing_stop_penalty >= 0, "missing_stop_penalty", "be 0 or more", missing_stop_penalty)
+        require_one_of(ValueModel, "value_model", value_model)
         reward_models = [reward_model] if isinstance(reward_model, str) else list(reward_model or [])
         functions = list(rewards or [])
         num_scorers = len(reward_models) + len(functions)
@@ -197,7 +193,7 @@ class PPOModule(RLHFModule):
             num_responses_per_prompt,
         )
         self.record_arguments()
-        self.settings = RolloutSettings(
+        self.settings = RolloutSettings(  # which checks its own
             max_response_length=max_response_length,
             temperature=temperature,
             num_responses_per_prompt=num_responses_per_prompt,
@@ -226,14 +222,14 @@ class PPOModule(RLHFModule):
         self._load_models(
             base, reward_models, reference, value_model, adapter, gradient_checkpointing, trust_remote_code
         )
+        self.window_loss = WindowLoss()
         self.update_metrics = NamedMeans(_UPDATE_METRICS, persistent=True)
-        self.heldout = NamedMeans()
+        self.heldout = HeldoutResponses()
         self._loader: RolloutLoader | None = None
         self._pipeline: ScorePipeline | None = None
         self._updates_stopped = False
         self._rollout_metrics: dict[str, float] = {}
         self._check_invariants = False
-        self._samples: list[Sample] = []
         self.train()  # dropout is at zero in every model: the mode says no more than that this is training
 
     def _load_models(
@@ -241,7 +237,7 @@ class PPOModule(RLHFModule):
         base: ModelSource | str,
         reward_models: list[str],
         reference: ModelSource | str | None,
-        value_model: Literal["separate", "shared"],
+        value_model: ValueModel,
         adapter: LoRA | None,
         gradient_checkpointing: bool,
         trust_remote_code: bool,
@@ -274,17 +270,20 @@ class PPOModule(RLHFModule):
             {"params": self.actor_critic.value_parameters(), "lr": self.value_learning_rate, "name": "value"},
         ]
 
-    def export(self, path: Path) -> None:
+    def write_model(self, path: Path) -> None:
         """Writes `model/`: the policy, for AutoModelForCausalLM."""
-        with self.whole_weights():
-            if self.trainer.is_global_zero:
-                save_language_model(
-                    self.actor_critic.policy_for_export(),
-                    self.tokenizer,
-                    path,
-                    self.template_record,
-                    merge_adapters=self.merge_adapter,
-                )
+        save_language_model(
+            self.actor_critic.policy_for_export(),
+            self.tokenizer,
+            path,
+            self.template_record,
+            merge_adapters=self.merge_adapter,
+        )
+
+    def setup(self, stage: str) -> None:
+        """Forgets the scorers of another Trainer: they hold its template and precision."""
+        super().setup(stage)
+        self._pipeline = None
 
     # Training
 
@@ -320,6 +319,7 @@ class PPOModule(RLHFModule):
                 "loss/ptx", ptx_loss * batch.ptx.num_targets, (batch.ptx.labels[:, 1:] != -100).sum()
             )
             loss = loss + self.ptx_coef * ptx_loss
+        self.window_loss.update(loss)
         self._record_update(logprobs.detach(), rollout, policy_loss * batch.num_targets, value_loss * batch.num_targets)
         return loss * self.loss_scale
 
@@ -354,9 +354,10 @@ class PPOModule(RLHFModule):
 
     def _untouched(self) -> Tensor:
         """A zero loss that touches every trained parameter: wrappers that wait for gradients get them."""
+        self.update_metrics.add("policy/skipped_steps", torch.ones((), device=self.device), 1)
         parameters = [parameter for group in self.parameter_groups() for parameter in group["params"]]
-        self.update_metrics.add("policy/skipped_steps", torch.ones(()), 1)
-        return torch.stack([(parameter * 0).sum() for parameter in parameters if parameter.requires_grad]).sum()
+        own = [parameter.to_local() if isinstance(parameter, DTensor) else parameter for parameter in parameters]
+        return torch.stack([(parameter * 0).sum() for parameter in own if parameter.requires_grad]).sum()
 
     def optimizer_step(
         self,
@@ -367,27 +368,37 @@ class PPOModule(RLHFModule):
     ) -> None:
         """Steps, unless the passes over this rollout were stopped: then the window's gradients are dropped.
 
-        The closure runs all the same, so that progress, validation and checkpoints keep their cadence.
+        The closure runs all the same, so that progress, validation and checkpoints keep their cadence. It runs first,
+        because it decides: a step on the zero loss that it returns would still move the weights by Adam's momentum.
         """
-        if not self._updates_stopped:
+        if self.target_kl is None or optimizer_closure is None:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        elif optimizer_closure is not None:
-            optimizer_closure()
+            return
+        result = optimizer_closure()
+        if self._updates_stopped:
             optimizer.zero_grad()
+            self.window_loss.reset()
+        else:
+            super().optimizer_step(epoch, batch_idx, optimizer, lambda: result)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Logs the loss of the whole accumulation window."""
+        super().on_before_optimizer_step(optimizer)
+        self.log("train/loss", self.window_loss.compute(), prog_bar=True)
+        self.window_loss.reset()
 
     def on_after_backward(self) -> None:
         """In the first step: policy and value weights both got a gradient (rule 39)."""
-        if not self._check_invariants:
-            return
-        self._check_invariants = False
-        assert_gradients(self.parameter_groups())
+        if self._check_invariants:
+            self._check_invariants = False
+            assert_gradients(self.actor_critic)
 
     def on_train_epoch_end(self) -> None:
         """Logs the iteration: rollout and updates."""
-        self.log_dict(self._rollout_metrics, sync_dist=False)
-        for name, value in (("score", "objective/scores"), ("kl", "objective/kl")):
-            self.log(name, self._rollout_metrics[value], prog_bar=True, logger=False)
-        self.log_dict(self.update_metrics.take())
+        self.log_global(self._rollout_metrics)
+        shown = {"score": self._rollout_metrics["objective/scores"], "kl": self._rollout_metrics["objective/kl"]}
+        self.log_global(shown, prog_bar=True, logger=False)
+        self.log_global(self.update_metrics.take())
 
     def _record_update(self, logprobs: Tensor, rollout: Rollout, policy_sum: Tensor, value_sum: Tensor) -> None:
         mask, old = rollout.loss_mask, rollout.old_logprobs
@@ -412,6 +423,7 @@ class PPOModule(RLHFModule):
             num_epochs=self.num_epochs,
             accumulate=trainer.accumulate_grad_batches,
             seed=self.seed,
+            next_iteration=lambda: trainer.current_epoch,
             limit=trainer.limit_train_batches,
             reduce=self.sum_over_ranks,
             gather=gathered,
@@ -460,7 +472,7 @@ class PPOModule(RLHFModule):
     def _runtime(self) -> RolloutRuntime:
         return RolloutRuntime(
             precision=self.trainer.precision_plugin.forward_context,
-            generation=self.whole_weights,
+            generation=partial(self.whole_weights, self.actor_critic.policy),
             reduce=lambda total: self.sum_over_ranks(total).cpu(),
             show_progress=self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None,
         )
@@ -512,7 +524,7 @@ class PPOModule(RLHFModule):
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Scores, KL and length of one sampled and one greedy response to each held-out prompt."""
-        self._add_heldout(batch, samples_wanted=batch_idx == 0)
+        self._add_heldout(batch, show=batch_idx == 0)
 
     def on_validation_epoch_end(self) -> None:
         """Logs `val/score`, `val/kl`, `val/response_length` and the like, and the same of greedy responses."""
@@ -520,7 +532,7 @@ class PPOModule(RLHFModule):
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """As in validation."""
-        self._add_heldout(batch, samples_wanted=False)
+        self._add_heldout(batch, show=False)
 
     def on_test_epoch_end(self) -> None:
         """Logs the same metrics under `test/`."""
@@ -543,8 +555,7 @@ class PPOModule(RLHFModule):
 
     def take_samples(self) -> list[Sample]:
         """The samples of the last validation, once."""
-        samples, self._samples = self._samples, []
-        return samples
+        return self.heldout.take_samples()
 
     def _evaluation(self, batch: PromptBatch, *, greedy: bool) -> Evaluation:
         on_cpu = PromptBatch(batch.prompt_ids.cpu(), batch.prompt_mask.cpu(), batch.row_ids.cpu(), batch.details)
@@ -559,18 +570,10 @@ class PPOModule(RLHFModule):
             greedy=greedy,
         )
 
-    def _add_heldout(self, batch: PromptBatch, *, samples_wanted: bool) -> None:
-        for prefix, greedy in (("", False), ("greedy_", True)):
-            evaluation = self._evaluation(batch, greedy=greedy)
-            for name, values in evaluation.columns.items():
-                self.heldout.add(f"{prefix}{name}", values.sum().to(self.device), len(values))
-            if samples_wanted:
-                label = "greedy" if greedy else "sampled"
-                self._samples += [
-                    Sample(sample.prompt, sample.response, sample.scores, sample.kl, label)
-                    for sample in evaluation.samples[:8]
-                ]
+    def _add_heldout(self, batch: PromptBatch, *, show: bool) -> None:
+        sampled, greedy = (self._evaluation(batch, greedy=greedy) for greedy in (False, True))
+        self.heldout.add(sampled, greedy, self.device, show=show)
 
     def _log_heldout(self, split: str) -> None:
-        for name, value in self.heldout.take().items():
-            self.log(f"{split}/{name}", value, prog_bar=name in ("score", "kl"))
+        for name, value in self.heldout.means.take().items():
+            self.log_global({f"{split}/{name}": value}, prog_bar=name in ("score", "kl"))

@@ -6,9 +6,11 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lightning_rlhf.batches import RankingBatch
 from lightning_rlhf.callbacks import Sample
+from lightning_rlhf.data import RankingData
 from lightning_rlhf.functional import (
     centering_penalty,
     pairwise_ranking_loss,
@@ -24,12 +26,15 @@ from lightning_rlhf.models import (
     load_base,
     save_reward_model,
 )
-from lightning_rlhf.modules.base import RLHFModule, require
+from lightning_rlhf.modules.arguments import require, require_at_least, require_one_of
+from lightning_rlhf.modules.base import RLHFModule
 from lightning_rlhf.modules.metrics import MeanPerItem, RankingAccuracy, WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule
 from lightning_rlhf.plugin_system.interfaces import ModelSource
 
 __all__ = ["RewardModule"]
+
+RankingLoss = Literal["pairwise", "plackett_luce", "regression"]
 
 _PAIRS = {"accuracy": "all", "accuracy_longer_preferred": "longer", "accuracy_shorter_preferred": "shorter"}
 
@@ -56,6 +61,7 @@ class RewardModule(RLHFModule):
     """
 
     stage: ClassVar[str] = "reward"
+    data = RankingData
 
     def __init__(
         self,
@@ -70,15 +76,15 @@ class RewardModule(RLHFModule):
         warmup_steps: int = 0,
         lr_schedule: LRSchedule = "linear",
         # loss
-        loss: Literal["pairwise", "plackett_luce", "regression"] = "pairwise",
+        loss: RankingLoss = "pairwise",
         centering_coef: float = 0.0,
         margin_scale: float = 0.0,
     ) -> None:
         super().__init__(
             learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, lr_schedule=lr_schedule
         )
-        require(centering_coef >= 0, "centering_coef", "be 0 or more", centering_coef)
-        require(margin_scale >= 0, "margin_scale", "be 0 or more", margin_scale)
+        require_at_least(0, centering_coef=centering_coef, margin_scale=margin_scale)
+        require_one_of(RankingLoss, "loss", loss)
         require(not margin_scale or loss == "pairwise", "margin_scale", "be 0 unless loss is pairwise", margin_scale)
         self.record_arguments()
         loaded = load_base(base, trust_remote_code=trust_remote_code)
@@ -97,8 +103,8 @@ class RewardModule(RLHFModule):
         self.heldout_loss = MeanPerItem()
         self.accuracies = nn.ModuleDict({name: RankingAccuracy(pairs) for name, pairs in _PAIRS.items()})
         self.length_accuracy = RankingAccuracy()
-        self.score_mean = MeanPerItem()
-        self._centred = False
+        self._trained_bias: float | None = None
+        """The head's bias before the scores were centred; None while they are not. Training goes on from it."""
         self._samples: list[Sample] = []
         self.train()  # dropout is at zero in every model: the mode says no more than that this is training
 
@@ -111,14 +117,22 @@ class RewardModule(RLHFModule):
         return [{"params": self.model.parameters(), "lr": self.learning_rate, "name": "reward_model"}]
 
     def export(self, path: Path) -> None:
-        """Centres the scores, unless the last epoch's end did, and writes `model/` for sequence classification."""
-        if not self._centred:
-            self._centre_scores()
-        with self.whole_weights():
-            if self.trainer.is_global_zero:
-                save_reward_model(self.model, self.tokenizer, path, self.template_record, base_name=self.base_name)
+        """Centres the scores, unless the last epoch's end did, and writes `model/`."""
+        self._centre_scores()
+        super().export(path)
+
+    def write_model(self, path: Path) -> None:
+        """Writes `model/` for AutoModelForSequenceClassification."""
+        save_reward_model(self.model, self.tokenizer, path, self.template_record, base_name=self.base_name)
 
     # Training
+
+    def on_train_batch_start(self, batch: RankingBatch, batch_idx: int) -> None:
+        """Takes the centring back when training goes on: a resumed run learns exactly as an uninterrupted one."""
+        if self._trained_bias is not None:
+            with torch.no_grad():
+                self.model.head.bias.fill_(self._trained_bias)
+            self._trained_bias = None
 
     def training_step(self, batch: RankingBatch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the window's loss."""
@@ -131,7 +145,6 @@ class RewardModule(RLHFModule):
         super().on_before_optimizer_step(optimizer)
         self.log("train/loss", self.window_loss.compute(), prog_bar=True)
         self.window_loss.reset()
-        self._centred = False
 
     def on_train_epoch_end(self) -> None:
         """Centres the scores after the last epoch, in time for its checkpoint."""
@@ -161,7 +174,9 @@ class RewardModule(RLHFModule):
         return loss
 
     def _centre_scores(self) -> None:
-        """Shifts the head's bias so that the training split's responses score 0 on average."""
+        """Shifts the head's bias so that the training split's responses score 0 on average; once is enough."""
+        if self._trained_bias is not None:
+            return
         mean = MeanPerItem().to(self.device)
         was_training = self.training
         self.eval()
@@ -171,8 +186,23 @@ class RewardModule(RLHFModule):
                 rows = self.model.scores(placed.tokens, placed.last_positions)
                 mean.update(rows.sum(), len(rows))
         self.train(was_training)
+        bias = self.model.head.bias.detach()
+        self._trained_bias = float(bias.full_tensor() if isinstance(bias, DTensor) else bias)
         self.model.shift_scores(-mean.compute())
-        self._centred = True
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the bias that training goes on from."""
+        super().on_save_checkpoint(checkpoint)
+        if self.trainer.training and self.trainer.should_stop:
+            self._centre_scores()  # early stopping decides after the epoch's end; the weights here are not yet written
+        checkpoint["lightning_rlhf"]["reward"] = {"trained_bias": self._trained_bias}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with it."""
+        super().on_load_checkpoint(checkpoint)
+        self._trained_bias = checkpoint["lightning_rlhf"]["reward"]["trained_bias"]
 
     # Validation, test, predict
 
@@ -222,7 +252,7 @@ class RewardModule(RLHFModule):
         values: dict[str, Any] = {"loss": self.heldout_loss.compute(), "longer_wins": self.length_accuracy.compute()}
         values |= {name: metric.compute() for name, metric in self.accuracies.items()}  # type: ignore[operator]
         for name, value in values.items():
-            self.log(f"{split}/{name}", value, prog_bar=name in ("loss", "accuracy"))
+            self.log_global({f"{split}/{name}": value}, prog_bar=name in ("loss", "accuracy"))
         for metric in (self.heldout_loss, self.length_accuracy, *self.accuracies.values()):
             metric.reset()  # type: ignore[operator]
 

@@ -1,6 +1,7 @@
 """Supervised fine-tuning, and continued pretraining on plain text."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_rlhf.batches import DemonstrationBatch, PromptBatch, TokenBatch
 from lightning_rlhf.callbacks import Sample
+from lightning_rlhf.data import DemonstrationData
 from lightning_rlhf.functional import token_cross_entropy
 from lightning_rlhf.models import (
     LanguageModel,
@@ -19,7 +21,8 @@ from lightning_rlhf.models import (
     load_base,
     save_language_model,
 )
-from lightning_rlhf.modules.base import RLHFModule, require
+from lightning_rlhf.modules.arguments import require_at_least
+from lightning_rlhf.modules.base import RLHFModule
 from lightning_rlhf.modules.generation import generate_greedily, left_padded
 from lightning_rlhf.modules.metrics import MeanPerItem, WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule
@@ -51,6 +54,7 @@ class SFTModule(RLHFModule):
     """
 
     stage: ClassVar[str] = "sft"
+    data = DemonstrationData
 
     def __init__(
         self,
@@ -74,9 +78,8 @@ class SFTModule(RLHFModule):
         super().__init__(
             learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, lr_schedule=lr_schedule
         )
-        require(lm_coef >= 0, "lm_coef", "be 0 or more", lm_coef)
-        require(neftune_alpha >= 0, "neftune_alpha", "be 0 or more", neftune_alpha)
-        require(max_response_length >= 1, "max_response_length", "be at least 1", max_response_length)
+        require_at_least(0, lm_coef=lm_coef, neftune_alpha=neftune_alpha)
+        require_at_least(1, max_response_length=max_response_length)
         self.record_arguments()
         loaded = load_base(base, trust_remote_code=trust_remote_code)
         self.tokenizer, self.recorded_template = loaded.tokenizer, loaded.template
@@ -92,6 +95,7 @@ class SFTModule(RLHFModule):
         self.window_loss = WindowLoss()
         self.heldout_loss = MeanPerItem()
         self._samples: list[Sample] = []
+        self._noise_scale: Tensor | None = None
         self.train()  # loaded models are in eval mode; here dropout is as the base has it
         if neftune_alpha:
             self.model.model.get_input_embeddings().register_forward_hook(self._add_noise)
@@ -104,20 +108,20 @@ class SFTModule(RLHFModule):
         """One group: all trained weights."""
         return [{"params": self.model.parameters(), "lr": self.learning_rate, "name": "policy"}]
 
-    def export(self, path: Path) -> None:
+    def write_model(self, path: Path) -> None:
         """Writes `model/` for AutoModelForCausalLM."""
-        with self.whole_weights():
-            if self.trainer.is_global_zero:
-                save_language_model(
-                    self.model.model, self.tokenizer, path, self.template_record, merge_adapters=self.merge_adapter
-                )
+        save_language_model(
+            self.model.model, self.tokenizer, path, self.template_record, merge_adapters=self.merge_adapter
+        )
 
     # Training
 
     def training_step(self, batch: DemonstrationBatch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the window's loss."""
-        self._noise_lengths = batch.tokens.attention_mask.sum(-1)
+        if self.neftune_alpha:
+            self._noise_scale = self.neftune_alpha / _document_lengths(batch.tokens).float().sqrt()
         loss = self._task_loss(batch, num_targets=batch.num_targets)
+        self._noise_scale = None
         self.window_loss.update(loss)
         return loss * self.loss_scale
 
@@ -145,11 +149,11 @@ class SFTModule(RLHFModule):
         return task_loss + self.lm_coef * token_cross_entropy(logits[in_text], ids[in_text], num_targets=num_tokens)
 
     def _add_noise(self, module: nn.Module, args: Any, embeddings: Tensor) -> Tensor:
-        """NEFTune: U(-1, 1) * alpha / sqrt(length * width), while training only."""
-        if not self.training:
+        """NEFTune: U(-1, 1) * alpha / sqrt(length * width), in training steps only."""
+        if self._noise_scale is None:
             return embeddings
-        scale = self.neftune_alpha / (self._noise_lengths * embeddings.shape[-1]).sqrt()
-        return embeddings + torch.empty_like(embeddings).uniform_(-1, 1) * scale[:, None, None].to(embeddings.dtype)
+        scale = self._noise_scale[..., None] / math.sqrt(embeddings.shape[-1])
+        return embeddings + torch.empty_like(embeddings).uniform_(-1, 1) * scale.to(embeddings.dtype)
 
     # Validation, test, predict
 
@@ -196,8 +200,8 @@ class SFTModule(RLHFModule):
     def _log_heldout(self, split: str) -> None:
         loss = self.heldout_loss.compute()
         self.heldout_loss.reset()
-        self.log(f"{split}/loss", loss, prog_bar=True)
-        self.log(f"{split}/perplexity", math.exp(min(float(loss), 700.0)), prog_bar=True)
+        perplexity = math.exp(min(float(loss), 80.0))  # fp32 has no greater one
+        self.log_global({f"{split}/loss": loss, f"{split}/perplexity": perplexity}, prog_bar=True)
 
     def _greedy_samples(self, batch: DemonstrationBatch, num_samples: int = 8) -> list[Sample]:
         tokens = batch.tokens
@@ -210,14 +214,21 @@ class SFTModule(RLHFModule):
             supervised = (batch.labels[row][real] != -100).nonzero()
             start = int(supervised[0]) if len(supervised) else len(ids)
             # a text is supervised from its second token on: show how it goes on after its first words
-            prompts.append(ids[: start if start > 1 else max(1, min(16, len(ids) // 2))])
+            prompt = ids[: start if start > 1 else max(1, min(16, len(ids) // 2))]
+            prompts.append(prompt[-self._room_for_prompts :])
         responses = self._respond(*left_padded(prompts))
         texts = [str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)) for ids in prompts]
         return [Sample(text, response, label="greedy") for text, response in zip(texts, responses, strict=True)]
 
+    @property
+    def _room_for_prompts(self) -> int:
+        """Prompt tokens that leave the model room to answer: rows may be as long as its positions."""
+        positions = getattr(self.model.model.config, "max_position_embeddings", None)
+        return max(positions - self.max_response_length, 1) if isinstance(positions, int) else sys.maxsize
+
     def _respond(self, prompt_ids: Tensor, prompt_mask: Tensor) -> list[str]:
         formatter = self.trainer.datamodule.formatter  # type: ignore[attr-defined]
-        with self.whole_weights():
+        with self.whole_weights(self.model):
             sampled = generate_greedily(
                 self.model.model, prompt_ids, prompt_mask, formatter.stop_ids, self.max_response_length
             )
@@ -234,3 +245,12 @@ def _predicting_positions(tokens: TokenBatch) -> Tensor:
     if tokens.segment_ids is not None:
         keep[:, :-1] &= tokens.segment_ids[:, 1:] == tokens.segment_ids[:, :-1]
     return keep
+
+
+def _document_lengths(tokens: TokenBatch) -> Tensor:
+    """For each position the length of the document that it belongs to, at least 1: `(B, T)`."""
+    if tokens.segment_ids is None:
+        return tokens.attention_mask.sum(-1, keepdim=True).clamp(min=1).expand(tokens.input_ids.shape)
+    segments = tokens.segment_ids.clamp(min=0)
+    counts = torch.zeros_like(segments).scatter_add_(1, segments, tokens.attention_mask.long())
+    return counts.gather(1, segments).clamp(min=1)

@@ -106,4 +106,4 @@ def distinct_2(response_ids: Tensor, completion_mask: Tensor) -> Tensor:
     for ids, length in zip(response_ids.tolist(), completion_mask.sum(-1).tolist(), strict=True):
         pairs = list(pairwise(ids[:length]))
         shares.append(len(set(pairs)) / len(pairs) if pairs else 1.0)
-    return torch.tensor(shares)
+    return torch.tensor(shares, dtype=torch.float32)

@@ -139,7 +139,7 @@ def score_tokens(
         In the order of the prompts.
     """
     mask = sampled.completion_mask
-    scores = TokenScores(*(torch.zeros(mask.shape) for _ in TokenScores._fields))
+    scores = TokenScores(*(torch.zeros(mask.shape, dtype=torch.float32) for _ in TokenScores._fields))
     device = next(actor_critic.parameters()).device
     lengths = (prompts.prompt_mask.sum(-1) + mask.sum(-1)).tolist()
     with progress("scoring", len(lengths), runtime.show_progress) as bar:

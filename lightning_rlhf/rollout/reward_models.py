@@ -57,7 +57,7 @@ class RewardModelScorer(Scorer):
     def score(self, responses: Responses) -> Tensor:
         """Scores in chunks of rows of similar length."""
         rows = self.rows(responses)
-        scores = torch.empty(len(rows))
+        scores = torch.empty(len(rows), dtype=torch.float32)
         device = next(self.model.parameters()).device
         for chunk in length_sorted_chunks([len(row) for row in rows], self.batch_size):
             tokens, last_positions = _right_padded([rows[row] for row in chunk], device)

@@ -96,7 +96,8 @@ class RewardFunctionScorer(Scorer):
             )
         per_token = [isinstance(score, Sequence) and not isinstance(score, str) for score in scores]
         if not any(per_token):
-            return torch.tensor([self._number(score, responses, row) for row, score in enumerate(scores)])
+            numbers = [self._number(score, responses, row) for row, score in enumerate(scores)]
+            return torch.tensor(numbers, dtype=torch.float32)
         return self._token_scores(scores, responses)
 
     def _columns(self, responses: Responses) -> dict[str, list[Any]]:
@@ -115,7 +116,7 @@ class RewardFunctionScorer(Scorer):
         return columns
 
     def _token_scores(self, scores: Sequence[Any], responses: Responses) -> Tensor:
-        table = torch.zeros(responses.completion_mask.shape)
+        table = torch.zeros(responses.completion_mask.shape, dtype=torch.float32)
         for row, tokens in enumerate(responses.response_tokens):
             row_scores = scores[row].tolist() if hasattr(scores[row], "tolist") else scores[row]
             if not isinstance(row_scores, Sequence) or len(row_scores) != len(tokens):
@@ -124,8 +125,8 @@ class RewardFunctionScorer(Scorer):
                     f"reward function {self.name!r} must return one score for each of the {len(tokens)} "
                     f"response_tokens, got {number}. {_place(responses, row)}"
                 )
-            numbers = torch.tensor([self._number(score, responses, row) for score in row_scores])
-            table[row, : len(tokens)] = numbers
+            numbers = [self._number(score, responses, row) for score in row_scores]
+            table[row, : len(tokens)] = torch.tensor(numbers, dtype=torch.float32)
         return table
 
     def _number(self, score: Any, responses: Responses, row: int) -> float:
