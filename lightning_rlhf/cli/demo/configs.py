@@ -1,0 +1,122 @@
+"""The configs of the demo's four runs, which `configs/*/demo.yaml` shows as files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["BASE", "MAX_RESPONSE_LENGTH", "STAGES", "stage_config", "write_config"]
+
+STAGES = ("pretrain", "sft", "reward", "ppo")
+MAX_RESPONSE_LENGTH = 24
+BASE = {"vocabulary_size": 1500, "hidden_size": 128, "num_layers": 3, "num_heads": 4, "max_positions": 128}
+_TEMPLATE = {"class_path": "plain", "init_args": {"response_separator": "\n"}}
+
+
+def stage_config(stage: str, output: Path, *, seed: int) -> dict[str, Any]:
+    """The config of one run.
+
+    Args:
+        stage: pretrain, sft, reward or ppo.
+        output: folder of the demo.
+        seed: of the run.
+    """
+    module, arguments, data, trainer = _STAGES[stage](output)
+    name, data_arguments = data
+    return {
+        "seed_everything": seed,
+        "model": {"class_path": module, "init_args": arguments},
+        "data": {"class_path": name, "init_args": data_arguments},
+        "trainer": {
+            "default_root_dir": str(output / stage),
+            "accelerator": "cpu",
+            "gradient_clip_val": 1.0,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            **trainer,
+        },
+    }
+
+
+def write_config(stage: str, output: Path, *, seed: int) -> Path:
+    """Writes the config of one run to `<output>/configs/<stage>.yaml`."""
+    path = output / "configs" / f"{stage}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(stage_config(stage, output, seed=seed), sort_keys=False), encoding="utf-8")
+    return path
+
+
+Stage = tuple[str, dict[str, Any], tuple[str, dict[str, Any]], dict[str, Any]]
+
+
+def _source(output: Path, name: str) -> dict[str, Any]:
+    paths = {
+        "train": str(output / "data" / f"{name}-train.jsonl"),
+        "validation": str(output / "data" / f"{name}-heldout.jsonl"),
+    }
+    return {"class_path": "file", "init_args": {"path": paths}}
+
+
+def _pretrain(output: Path) -> Stage:
+    model = {
+        "base": str(output / "base"),
+        "learning_rate": 3.0e-3,
+        "warmup_steps": 20,
+        "lr_schedule": "cosine",
+        "max_response_length": MAX_RESPONSE_LENGTH,
+    }
+    data = {
+        "source": _source(output, "texts"),
+        "template": _TEMPLATE,
+        "batch_size": 12,
+        "max_length": 128,
+        "packing": True,
+    }
+    return "SFTModule", model, ("DemonstrationData", data), {"max_epochs": 40, "check_val_every_n_epoch": 10}
+
+
+def _sft(output: Path) -> Stage:
+    model = {
+        "base": str(output / "pretrain" / "model"),
+        "learning_rate": 1.0e-3,
+        "warmup_steps": 20,
+        "lr_schedule": "cosine",
+        "max_response_length": MAX_RESPONSE_LENGTH,
+    }
+    data = {"source": _source(output, "dialogues"), "batch_size": 32, "max_length": 128}
+    return "SFTModule", model, ("DemonstrationData", data), {"max_epochs": 5}
+
+
+def _reward(output: Path) -> Stage:
+    model = {
+        "base": str(output / "sft" / "model"),
+        "learning_rate": 5.0e-4,
+        "warmup_steps": 10,
+        "lr_schedule": "cosine",
+        "loss": "regression",
+    }
+    data = {"source": _source(output, "rankings"), "batch_size": 16, "max_length": 128}
+    return "RewardModule", model, ("RankingData", data), {"max_epochs": 2}
+
+
+def _ppo(output: Path) -> Stage:
+    model = {
+        "base": str(output / "sft" / "model"),
+        "reward_model": str(output / "reward" / "model"),
+        "learning_rate": 3.0e-4,
+        "value_learning_rate": 5.0e-4,
+        "lr_schedule": "constant",
+        "rollout_size": 256,
+        "minibatch_size": 64,
+        "num_epochs": 2,
+        "max_response_length": MAX_RESPONSE_LENGTH,
+        "kl_coef": 0.1,
+        "value_coef": 0.5,
+        "missing_stop_penalty": 0.3,
+    }
+    data = {"source": _source(output, "prompts"), "batch_size": 128}
+    return "PPOModule", model, ("PromptData", data), {"max_epochs": 18, "check_val_every_n_epoch": 6}
+
+
+_STAGES: dict[str, Callable[[Path], Stage]] = {"pretrain": _pretrain, "sft": _sft, "reward": _reward, "ppo": _ppo}
