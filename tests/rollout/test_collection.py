@@ -132,6 +132,16 @@ def test_keys_decide_on_the_samples(collect, tiny):
     assert len({tuple(row) for row in ids.tolist()}) > 4
 
 
+def test_a_response_is_keyed_by_its_prompts_key_and_its_place_among_the_prompts_responses(collect):
+    pairs = collect(settings=replace(SETTINGS, num_responses_per_prompt=2)).rollout
+    for place in (0, 1):
+        singles = collect(keys=[2 * row + place for row in range(6)]).rollout
+        for row in range(6):
+            ids = singles.response_ids[row][singles.completion_mask[row]].tolist()
+            same = 2 * row + place
+            assert pairs.response_ids[same][pairs.completion_mask[same]].tolist() == ids
+
+
 def test_token_rewards_advantages_and_returns_are_those_of_a_slow_loop(tiny, collect):
     actor_critic = moved(tiny.actor_critic())
     settings = replace(SETTINGS, gamma=0.9, gae_lambda=0.7)
