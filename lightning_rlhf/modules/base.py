@@ -27,7 +27,7 @@ from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.models import LanguageModel, RecordedTemplate
 from lightning_rlhf.modules.arguments import require_at_least, require_one_of
-from lightning_rlhf.modules.optimization import LRSchedule, adamw, learning_rate_schedule
+from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
 from lightning_rlhf.plugin_system.manager import plugin_manager
 from lightning_rlhf.plugin_system.provenance import check_same_plugins
 from lightning_rlhf.version import __version__
@@ -212,14 +212,12 @@ class RLHFModule(L.LightningModule, ABC):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One AdamW with the stage's parameter groups and a schedule that is stepped with it."""
         optimizer = adamw(self.parameter_groups(), weight_decay=self.weight_decay)
-        # a trial of one batch is no reason to refuse a warm-up that is meant for the whole run
-        kind: LRSchedule = "constant" if self.trainer.fast_dev_run else self.lr_schedule  # type: ignore[attr-defined]
-        needs_end = kind != "constant"
         scheduler = learning_rate_schedule(
             optimizer,
-            kind,
+            self.lr_schedule,
             warmup_steps=self.warmup_steps,
-            num_steps=self.trainer.estimated_stepping_batches if needs_end else float("inf"),
+            # not asked here: it makes the loaders, which then miss the position that a checkpoint holds
+            num_steps=lambda: self.trainer.estimated_stepping_batches,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -252,7 +250,15 @@ class RLHFModule(L.LightningModule, ABC):
             rank_zero_warn(f"the checkpoint was written with other plug-ins than are installed: {', '.join(changes)}.")
 
     def on_train_start(self) -> None:
-        """Restores the random states of a resumed run: after the loaders were made, before the first batch."""
+        """Checks the schedule; restores the random states of a resumed run, the loaders made and no batch loaded yet.
+
+        Raises:
+            ConfigError: the schedule and the length of the run do not fit.
+        """
+        # a trial of one batch is no reason to refuse a warm-up that is meant for the whole run
+        if self.lr_schedule != "constant" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            num_steps = self.trainer.estimated_stepping_batches
+            check_schedule(self.lr_schedule, warmup_steps=self.warmup_steps, num_steps=num_steps)
         if self._random_states is not None and len(self._random_states) == self.trainer.world_size:
             _restore_random_state(self._random_states[self.trainer.global_rank])
         self._random_states = None

@@ -96,9 +96,15 @@ class NamedMeans(nn.Module):
             assert isinstance(mean, MeanPerItem)
             # every rank adds under the same names, so that all of them leave out the same ones
             if mean.count:
+                mean.update(torch.zeros((), device=mean.device), 0)  # torchmetrics warns of sums out of a checkpoint
                 taken[key.replace("__", "/")] = mean.compute()
             mean.reset()
         return taken
+
+    def reset(self) -> None:
+        """Forgets what was added since the last `take`."""
+        for mean in self.means.values():
+            mean.reset()  # type: ignore[operator]
 
     def _mean(self, name: str) -> MeanPerItem:
         key = name.replace("/", "__")  # a module's name must hold no dot; a slash would read as a path in checkpoints

@@ -1,7 +1,7 @@
 """Optimizer and learning-rate schedule that the stages share."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from torch import nn
@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_rlhf.errors import ConfigError
 
-__all__ = ["LRSchedule", "adamw", "learning_rate_schedule"]
+__all__ = ["LRSchedule", "adamw", "check_schedule", "learning_rate_schedule"]
 
 LRSchedule = Literal["constant", "linear", "cosine"]
 
@@ -35,35 +35,41 @@ def adamw(groups: Iterable[Mapping[str, Any]], *, weight_decay: float) -> AdamW:
     return AdamW(parts)
 
 
-def learning_rate_schedule(optimizer: Optimizer, kind: LRSchedule, *, warmup_steps: int, num_steps: float) -> LambdaLR:
-    """Linear warm-up, then constant, or linear or cosine decay to zero at `num_steps`.
+def learning_rate_schedule(
+    optimizer: Optimizer, kind: LRSchedule, *, warmup_steps: int, num_steps: Callable[[], float]
+) -> LambdaLR:
+    """Linear warm-up, then constant, or linear or cosine decay to zero at the last step.
 
     Args:
         optimizer: whose groups are scheduled.
         kind: what follows the warm-up.
         warmup_steps: optimizer steps until the full learning rate.
-        num_steps: optimizer steps in all.
+        num_steps: optimizer steps in all; asked after the warm-up and the first step only, when they are known.
+    """
+
+    def factor(step: int) -> float:
+        if step <= warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        if kind == "constant":
+            return 1.0
+        progress = min((step - warmup_steps) / max(num_steps() - warmup_steps, 1.0), 1.0)
+        return 1.0 - progress if kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)
+
+
+def check_schedule(kind: LRSchedule, *, warmup_steps: int, num_steps: float) -> None:
+    """Checks a schedule against the length of the run.
 
     Raises:
         ConfigError: the schedule needs an end and the run has none, or the warm-up is longer than the run.
     """
-    if kind != "constant":
-        if not math.isfinite(num_steps) or num_steps < 0:
-            raise ConfigError(
-                f"lr_schedule {kind!r} must know the number of steps, got a run without end. "
-                "Set trainer.max_epochs or trainer.max_steps, or use lr_schedule: constant."
-            )
-        if warmup_steps and warmup_steps >= num_steps:
-            raise ConfigError(
-                f"warmup_steps must be smaller than the run's {int(num_steps)} optimizer steps, got {warmup_steps}."
-            )
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        if kind == "constant":
-            return 1.0
-        progress = min((step - warmup_steps) / max(num_steps - warmup_steps, 1.0), 1.0)
-        return 1.0 - progress if kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
-
-    return LambdaLR(optimizer, factor)
+    if not math.isfinite(num_steps) or num_steps < 0:
+        raise ConfigError(
+            f"lr_schedule {kind!r} must know the number of steps, got a run without end. "
+            "Set trainer.max_epochs or trainer.max_steps, or use lr_schedule: constant."
+        )
+    if warmup_steps and warmup_steps >= num_steps:
+        raise ConfigError(
+            f"warmup_steps must be smaller than the run's {int(num_steps)} optimizer steps, got {warmup_steps}."
+        )

@@ -377,7 +377,10 @@ class PPOModule(RLHFModule):
         result = optimizer_closure()
         if self._updates_stopped:
             optimizer.zero_grad()
+            # a step without loss is logged as one: Lightning would repeat the numbers of the last step
             self.window_loss.reset()
+            self.window_loss.update(torch.zeros((), device=self.device))
+            self.on_before_optimizer_step(optimizer)
         else:
             super().optimizer_step(epoch, batch_idx, optimizer, lambda: result)
 
@@ -455,6 +458,7 @@ class PPOModule(RLHFModule):
             kl_coef=self.kl_coef,
             batch_size=prompts.batch_size,
         )
+        self.update_metrics.reset()
         statistics = collected.statistics
         self._rollout_metrics = {**statistics.metrics, "objective/kl_coef": self.kl_coef}
         self.kl_coef = self.kl_controller.update(self.kl_coef, kl=statistics.kl, num_sequences=statistics.num_sequences)
