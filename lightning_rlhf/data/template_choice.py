@@ -1,6 +1,5 @@
 """Which template a run uses."""
 
-import inspect
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -9,10 +8,9 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rlhf.errors import LightningRLHFError, TemplateError
 from lightning_rlhf.models import RecordedTemplate
 from lightning_rlhf.plugin_system.interfaces import PromptTemplate, Segment
-from lightning_rlhf.plugin_system.manager import plugin_manager
 from lightning_rlhf.records import Message
 
-__all__ = ["PROBES", "choose_template", "record_of"]
+__all__ = ["PROBES", "choose_template", "record_of", "same_rendering"]
 
 PROBES = (
     (Message("user", "q"), Message("assistant", "a"), Message("user", "r"), Message("assistant", "b")),
@@ -58,25 +56,15 @@ def same_rendering(first: PromptTemplate, second: PromptTemplate, tokenizer: Pre
 
 
 def record_of(template: PromptTemplate) -> RecordedTemplate | None:
-    """What a model's directory records of a template: its class, and the arguments that it keeps as attributes.
+    """What a model's directory records of a template; None where it does not keep its arguments, which is said.
 
-    None where an argument without a default is not kept: then the next stage's config has to name the template.
+    Then the next stage's config has to name the template.
     """
-    arguments: dict[str, Any] = {}
-    for name, parameter in inspect.signature(type(template)).parameters.items():
-        if hasattr(template, name):
-            arguments[name] = getattr(template, name)
-        elif parameter.default is parameter.empty and parameter.kind not in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        ):
-            rank_zero_info(
-                f"template {type(template).__name__} is not recorded beside the model: it does not keep its argument "
-                f"{name!r} as an attribute. Name the template in the config of the next stage."
-            )
-            return None
-    class_path = f"{type(template).__module__}.{type(template).__qualname__}"
-    return RecordedTemplate(class_path, arguments, tuple(template.stop), dict(plugin_manager().versions()))
+    try:
+        return RecordedTemplate.of(template)
+    except TemplateError as error:
+        rank_zero_info(f"{error} It is not recorded beside the model: name it in the config of the next stage.")
+        return None
 
 
 def _looks(template: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:

@@ -67,7 +67,7 @@ def test_a_template_that_does_not_keep_its_arguments_is_not_recorded(fakes, capl
 
     caplog.set_level("INFO")
     assert record_of(Forgetful("x")) is None
-    assert "it does not keep its argument 'name'" in caplog.text
+    assert "must keep its argument 'name'" in caplog.text
 
 
 def test_the_formatter_records_the_template_before_it_was_bound(fakes, simple_tokenizer):
