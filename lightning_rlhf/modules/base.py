@@ -4,7 +4,7 @@ import inspect
 import os
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -27,6 +28,7 @@ from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.models import LanguageModel, RecordedTemplate
 from lightning_rlhf.modules.arguments import require_at_least, require_one_of
+from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
 from lightning_rlhf.plugin_system.manager import plugin_manager
 from lightning_rlhf.plugin_system.provenance import check_same_plugins
@@ -65,6 +67,7 @@ class RLHFModule(L.LightningModule, ABC):
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
         self.lr_schedule: LRSchedule = lr_schedule
+        self.window_loss = WindowLoss()
         self._sharded = False
         self._random_states: list[dict[str, Any]] | None = None
 
@@ -263,9 +266,25 @@ class RLHFModule(L.LightningModule, ABC):
             _restore_random_state(self._random_states[self.trainer.global_rank])
         self._random_states = None
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Logs the learning rate beside the losses."""
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Steps, and logs learning rate and loss of the whole accumulation window."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.log_step(optimizer)
+
+    def log_step(self, optimizer: Optimizer | LightningOptimizer) -> None:
+        """Logs learning rate and loss of the accumulation window that ends; from `optimizer_step` only.
+
+        Lightning keeps the numbers of each hook apart, and repeats the last ones where a hook logs none.
+        """
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+        self.log("train/loss", self.window_loss.compute(), prog_bar=True)
+        self.window_loss.reset()
 
 
 def _is_plain(value: object) -> bool:

@@ -38,7 +38,7 @@ from lightning_rlhf.modules.invariants import (
     tolerance,
 )
 from lightning_rlhf.modules.kl_controllers import FixedKL, KLController
-from lightning_rlhf.modules.metrics import NamedMeans, WindowLoss
+from lightning_rlhf.modules.metrics import NamedMeans
 from lightning_rlhf.modules.optimization import LRSchedule
 from lightning_rlhf.modules.scorers import build_pipeline
 from lightning_rlhf.plugin_system.interfaces import ModelSource, RankingConverter, RewardFunction
@@ -68,7 +68,7 @@ _UPDATE_METRICS = (
     "loss/ptx",
     "policy/approx_kl",
     "policy/clip_fraction",
-    "policy/skipped_steps",
+    "policy/skipped_share",
 )
 
 
@@ -222,7 +222,6 @@ class PPOModule(RLHFModule):
         self._load_models(
             base, reward_models, reference, value_model, adapter, gradient_checkpointing, trust_remote_code
         )
-        self.window_loss = WindowLoss()
         self.update_metrics = NamedMeans(_UPDATE_METRICS, persistent=True)
         self.heldout = HeldoutResponses()
         self._loader: RolloutLoader | None = None
@@ -354,7 +353,7 @@ class PPOModule(RLHFModule):
 
     def _untouched(self) -> Tensor:
         """A zero loss that touches every trained parameter: wrappers that wait for gradients get them."""
-        self.update_metrics.add("policy/skipped_steps", torch.ones((), device=self.device), 1)
+        self.update_metrics.add("policy/skipped_share", torch.ones((), device=self.device), 1)
         parameters = [parameter for group in self.parameter_groups() for parameter in group["params"]]
         own = [parameter.to_local() if isinstance(parameter, DTensor) else parameter for parameter in parameters]
         return torch.stack([(parameter * 0).sum() for parameter in own if parameter.requires_grad]).sum()
@@ -377,18 +376,11 @@ class PPOModule(RLHFModule):
         result = optimizer_closure()
         if self._updates_stopped:
             optimizer.zero_grad()
-            # a step without loss is logged as one: Lightning would repeat the numbers of the last step
             self.window_loss.reset()
             self.window_loss.update(torch.zeros((), device=self.device))
-            self.on_before_optimizer_step(optimizer)
+            self.log_step(optimizer)
         else:
             super().optimizer_step(epoch, batch_idx, optimizer, lambda: result)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Logs the loss of the whole accumulation window."""
-        super().on_before_optimizer_step(optimizer)
-        self.log("train/loss", self.window_loss.compute(), prog_bar=True)
-        self.window_loss.reset()
 
     def on_after_backward(self) -> None:
         """In the first step: policy and value weights both got a gradient (rule 39)."""
@@ -406,6 +398,7 @@ class PPOModule(RLHFModule):
     def _record_update(self, logprobs: Tensor, rollout: Rollout, policy_sum: Tensor, value_sum: Tensor) -> None:
         mask, old = rollout.loss_mask, rollout.old_logprobs
         count = mask.sum()
+        self.update_metrics.add("policy/skipped_share", torch.zeros((), device=self.device), 1)
         self.update_metrics.add("loss/policy", policy_sum, count)
         self.update_metrics.add("loss/value", value_sum, count)
         self.update_metrics.add("policy/approx_kl", approx_kl(logprobs, old, mask) * count, count)

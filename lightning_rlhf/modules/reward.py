@@ -28,7 +28,7 @@ from lightning_rlhf.models import (
 )
 from lightning_rlhf.modules.arguments import require, require_at_least, require_one_of
 from lightning_rlhf.modules.base import RLHFModule
-from lightning_rlhf.modules.metrics import MeanPerItem, RankingAccuracy, WindowLoss
+from lightning_rlhf.modules.metrics import MeanPerItem, RankingAccuracy
 from lightning_rlhf.modules.optimization import LRSchedule
 from lightning_rlhf.plugin_system.interfaces import ModelSource
 
@@ -99,7 +99,6 @@ class RewardModule(RLHFModule):
         self.loss = loss
         self.centering_coef = centering_coef
         self.margin_scale = margin_scale
-        self.window_loss = WindowLoss()
         self.heldout_loss = MeanPerItem()
         self.accuracies = nn.ModuleDict({name: RankingAccuracy(pairs) for name, pairs in _PAIRS.items()})
         self.length_accuracy = RankingAccuracy()
@@ -139,12 +138,6 @@ class RewardModule(RLHFModule):
         loss = self._ranking_loss(self._scores(batch), batch, batch.num_prompts)
         self.window_loss.update(loss)
         return loss * self.loss_scale
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Logs the loss of the whole accumulation window."""
-        super().on_before_optimizer_step(optimizer)
-        self.log("train/loss", self.window_loss.compute(), prog_bar=True)
-        self.window_loss.reset()
 
     def on_train_epoch_end(self) -> None:
         """Centres the scores after the last epoch, in time for its checkpoint."""

@@ -24,7 +24,7 @@ from lightning_rlhf.models import (
 from lightning_rlhf.modules.arguments import require_at_least
 from lightning_rlhf.modules.base import RLHFModule
 from lightning_rlhf.modules.generation import generate_greedily, left_padded
-from lightning_rlhf.modules.metrics import MeanPerItem, WindowLoss
+from lightning_rlhf.modules.metrics import MeanPerItem
 from lightning_rlhf.modules.optimization import LRSchedule
 from lightning_rlhf.plugin_system.interfaces import ModelSource
 
@@ -92,7 +92,6 @@ class SFTModule(RLHFModule):
         self.lm_coef = lm_coef
         self.neftune_alpha = neftune_alpha
         self.max_response_length = max_response_length
-        self.window_loss = WindowLoss()
         self.heldout_loss = MeanPerItem()
         self._samples: list[Sample] = []
         self._noise_scale: Tensor | None = None
@@ -124,12 +123,6 @@ class SFTModule(RLHFModule):
         self._noise_scale = None
         self.window_loss.update(loss)
         return loss * self.loss_scale
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Logs the loss of the whole accumulation window."""
-        super().on_before_optimizer_step(optimizer)
-        self.log("train/loss", self.window_loss.compute(), prog_bar=True)
-        self.window_loss.reset()
 
     def _task_loss(self, batch: DemonstrationBatch, *, num_targets: Tensor | None) -> Tensor:
         tokens = batch.tokens
