@@ -28,6 +28,10 @@ class _Records:
         self._split = split
 
     def __iter__(self) -> Iterator[Record]:
+        return (record for record, _, _ in self.with_places())
+
+    def with_places(self) -> Iterator[tuple[Any, str, int]]:
+        """Records with file and line, for what is found wrong with one only when it is tokenized."""
         source = self._source
         reader = RowReader(source.columns, source.kind)
         for origin, number, row, text_cells in source._rows(self._part):
@@ -38,10 +42,10 @@ class _Records:
                 record = reader.record(row)
             except RecordError as error:
                 if self._split == self._part:  # no prompt, no hash: a bad row is told of once, where it was read
-                    yield BadRowError(str(error), origin=origin, line=number)  # type: ignore[misc]
+                    yield BadRowError(str(error), origin=origin, line=number), origin, number
                 continue
             if source._split_of(record, self._part) == self._split:
-                yield record
+                yield record, origin, number
 
 
 class _SizedRecords(_Records):
