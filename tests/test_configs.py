@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lightning_rlhf import registry
+from lightning_rlhf.cli.demo.configs import STAGES, stage_config
 from lightning_rlhf.cli.lightning import RLHFCLI
 from lightning_rlhf.errors import ConfigError
 
@@ -58,7 +60,7 @@ def header(path):
 def command(path):
     """The words of the command in a config's header."""
     text = header(path)["Command"].replace("\\\n", "")
-    return shlex.split(text[text.index("lightning-rlhf") :])
+    return shlex.split(text[text.index("lightning-rlhf fit") :])
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
@@ -69,13 +71,24 @@ def test_the_command_in_the_header_is_understood(path, parser):
     stage = path.parent.name
     assert config.model.class_path.rpartition(".")[2] == MODULES[stage]
     assert config.data.class_path.rpartition(".")[2] == DATA[stage]
-    assert config.trainer.default_root_dir.startswith("runs/") or path.stem == "demo"
+    assert config.trainer.default_root_dir.startswith(("runs/", "demo/"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
 def test_the_header_says_what_one_wants_to_know_first(path):
     assert tuple(header(path)) == HEADER
     assert all(text.strip() for text in header(path).values())
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_the_three_commands_of_the_readme_are_understood(page, parser):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    commands = re.findall(r"^lightning-rlhf fit --model (?:.*\\\n)*.*$", text, re.MULTILINE)
+    for text, stage in zip(commands, MODULES, strict=True):
+        _, *words = shlex.split(text.replace("\\\n", ""))
+        config = parser.parse_args(words)["fit"]
+        assert config.model.class_path.rpartition(".")[2] == MODULES[stage]
+        assert config.trainer.default_root_dir == f"runs/{stage}"
 
 
 @pytest.mark.parametrize("word", ["--model.learning_rat=1", "--data.batchsize=1", "--model.value_model=split"])
@@ -85,7 +98,7 @@ def test_what_no_signature_has_is_refused(word, parser):
 
 
 def test_every_stage_has_a_config_for_every_model():
-    stems = {"stories260k", "smollm2-135m-lora", "gpt2"}
+    stems = {"demo", "stories260k", "smollm2-135m-lora", "gpt2"}
     for stage in MODULES:
         assert stems <= {path.stem for path in CONFIGS if path.parent.name == stage}
 
@@ -96,8 +109,14 @@ def test_a_stage_starts_from_what_an_earlier_config_leaves(parser):
     for path, config in configs.items():
         for argument, stage in (("base", "sft"), ("reward_model", "reward")):
             model = config.model.init_args.get(argument)
-            if isinstance(model, str) and model.startswith("runs/"):
+            if isinstance(model, str) and model.endswith("/model"):
                 assert (stage, model.removesuffix("/model")) in left, path
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_demo_runs_its_config_as_it_is_shipped(stage):
+    path = ROOT / ("configs/sft/demo-pretrain.yaml" if stage == "pretrain" else f"configs/{stage}/demo.yaml")
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == stage_config(stage, Path("demo"), seed=1)
 
 
 def test_review_rows_keep_every_sentence_on_one_side(tmp_path, parser):
