@@ -1,0 +1,93 @@
+"""What validation shows, in the terminal and in the file."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from lightning_rlhf.callbacks import Sample, SampleTable
+from lightning_rlhf.callbacks.sample_table import _markdown
+
+
+def shown(path, samples, trainer=None, **options):
+    state = {
+        "sanity_checking": False,
+        "is_global_zero": True,
+        "global_step": 7,
+        "current_epoch": 2,
+        "default_root_dir": str(path),
+        "loggers": [],
+    }
+    module = SimpleNamespace(take_samples=lambda: samples)
+    SampleTable(**options).on_validation_end(SimpleNamespace(**state | (trainer or {})), module)
+
+
+def rows(path):
+    return [json.loads(line) for line in (path / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_sample_is_a_row_of_the_file_and_validations_add_to_it(tmp_path, capsys):
+    samples = [Sample(f"p{row}", "é\n", {"length": 1.5}, 0.25, "greedy") for row in range(3)]
+    shown(tmp_path, samples, num_rows=1)
+    shown(tmp_path, samples[:1])
+    found = rows(tmp_path)
+    assert len(found) == 4
+    assert found[0] == {
+        "step": 7,
+        "epoch": 2,
+        "prompt": "p0",
+        "response": "é\n",
+        "scores": {"length": 1.5},
+        "kl": 0.25,
+        "label": "greedy",
+    }
+    terminal = capsys.readouterr().out
+    assert "p1" not in terminal
+
+
+def test_the_table_names_the_kind_of_sample_and_its_numbers(tmp_path, capsys):
+    shown(
+        tmp_path, [Sample("p", "r", {"length": 1.5}, 0.25, "sampled"), Sample("p", "q", {"length": 2}, None, "greedy")]
+    )
+    terminal = capsys.readouterr().out
+    assert "samples after 7 steps" in terminal
+    for text in ("sampled", "greedy", "prompt", "response", "length", "KL", "1.50", "2.00", "0.25"):
+        assert text in terminal
+
+
+def test_what_looks_like_markup_is_shown_as_it_is(tmp_path, capsys):
+    shown(tmp_path, [Sample("[red]p[/red]", "[/] [link=x]", {"[b]": 1.0}, label="[i]")])
+    terminal = capsys.readouterr().out
+    for text in ("[red]p[/red]", "[/] [link=x]", "[b]", "[i]"):
+        assert text in terminal
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path, capsys):
+    shown(tmp_path, [Sample("p", "a\x1b[2Jb\rc\x9bd")])
+    terminal = capsys.readouterr().out
+    assert "\\x1b[2Jb\\rc\\x9bd" in terminal
+    assert "\x1b[2J" not in terminal
+    assert rows(tmp_path)[0]["response"] == "a\x1b[2Jb\rc\x9bd"
+
+
+def test_the_end_of_a_long_prompt_is_shown(tmp_path, capsys):
+    shown(tmp_path, [Sample("x" * 500 + "end", "r")])
+    terminal = capsys.readouterr().out
+    assert "…" in terminal
+    assert "end" in terminal
+
+
+@pytest.mark.parametrize("trainer", [{"sanity_checking": True}, {"is_global_zero": False}])
+def test_nothing_is_written_in_the_sanity_check_or_by_other_ranks(tmp_path, capsys, trainer):
+    shown(tmp_path, [Sample("p", "r")], trainer)
+    assert not (tmp_path / "samples.jsonl").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_table_for_tensorboard_keeps_its_cells_apart():
+    text = _markdown([Sample("a|b", "c\nd", {"length": 1.0}, 0.5, "greedy")])
+    assert text.splitlines() == [
+        "| sample | prompt | response | length | KL |",
+        "|---|---|---|---|---|",
+        "| greedy | a\\|b | c<br>d | 1.00 | 0.50 |",
+    ]

@@ -1,0 +1,59 @@
+"""Sums that cross batches, however the module around them is cast."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_rlhf.modules.metrics import MeanPerItem, NamedMeans, RankingAccuracy, WindowLoss
+
+
+def test_a_mean_weighs_items_and_not_batches():
+    mean = MeanPerItem()
+    mean.update(torch.tensor(6.0), 3)
+    mean.update(torch.tensor(10.0), torch.tensor(1))
+    assert float(mean.compute()) == 4.0
+
+
+def test_sums_keep_their_precision_when_the_module_is_cast():
+    module = nn.ModuleDict({"mean": MeanPerItem(), "loss": WindowLoss()}).to(torch.bfloat16)
+    module["mean"].reset()
+    for _ in range(1000):
+        module["mean"].update(torch.ones((), dtype=torch.bfloat16), 1)
+    assert module["mean"].total.dtype == torch.float32
+    assert float(module["mean"].compute()) == 1.0
+    assert module["loss"].total.dtype == torch.float32
+
+
+def test_named_means_are_taken_once_and_leave_out_what_was_never_counted():
+    means = NamedMeans(["a/b", "never"], persistent=True)
+    means.add("a/b", torch.tensor(3.0), 2)
+    means.add("new", torch.tensor(1.0), 1)
+    assert means.state_dict()["means.a__b.total"] == 3.0
+    assert {name: float(value) for name, value in means.take().items()} == {"a/b": 1.5, "new": 1.0}
+    assert means.take() == {}
+
+
+def test_named_means_go_on_from_a_checkpoint():
+    means, restored = NamedMeans(["a"], persistent=True), NamedMeans(["a"], persistent=True)
+    means.add("a", torch.tensor(3.0), 2)
+    restored.load_state_dict(means.state_dict())
+    assert float(restored.take()["a"]) == 1.5
+
+
+@pytest.mark.parametrize(("pairs", "share"), [("all", 2.5 / 4), ("longer", 0.5 / 2), ("shorter", 1.0)])
+def test_accuracy_counts_ordered_pairs_and_half_of_ties_in_score(pairs, share):
+    accuracy = RankingAccuracy(pairs)
+    # pairs (better, worse): (0, 1) and (0, 2) right or tied, (1, 2) none: they tie in rank; the last is not there
+    accuracy.update(
+        torch.tensor([[2.0, 1.0, 2.0, 9.0]]),
+        torch.tensor([[0, 1, 1, 0]]),
+        torch.tensor([[True, True, True, False]]),
+        torch.tensor([[3, 4, 2, 0]]),
+    )
+    accuracy.update(
+        torch.tensor([[0.0, 1.0], [0.0, 1.0]]),
+        torch.tensor([[0, 1], [1, 0]]),
+        torch.ones(2, 2, dtype=torch.bool),
+        torch.tensor([[5, 1], [5, 1]]),
+    )
+    assert float(accuracy.compute()) == pytest.approx(share)
