@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lightning_rlhf.builtins.models import TinyModel
 from lightning_rlhf.data import DemonstrationData, PromptData, RankingData
+from lightning_rlhf.models import LoRA
 from lightning_rlhf.modules import PPOModule, RewardModule, SFTModule
 from lightning_rlhf.plugin_system.interfaces import DataSource, RewardFunction
 from lightning_rlhf.records import Demonstration, Message, Prompt, Ranking
@@ -78,7 +79,7 @@ class LowerCase(RewardFunction):
 class Kit:
     """What the tests build their runs from."""
 
-    Demonstrations, Rankings, Prompts, LowerCase = Demonstrations, Rankings, Prompts, LowerCase
+    Demonstrations, Rankings, Prompts, LowerCase, LoRA = Demonstrations, Rankings, Prompts, LowerCase, LoRA
 
     @staticmethod
     def model(**options: Any) -> TinyModel:
