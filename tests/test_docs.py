@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,19 @@ def test_the_readme_names_every_built_in_component(page):
     for kind in KINDS:
         for name, offered in plugin_manager().components(kind).items():
             assert f"`{name}`" in DOCS[page] or offered.distribution != "lightning-rlhf"
+
+
+@pytest.mark.parametrize("page", ["README", "README.zh"])
+def test_the_plug_in_of_the_readme_works(page, fake_plugins):
+    blocks = dict(FENCE.findall(DOCS[page]))
+    project = tomllib.loads(blocks["toml"])["project"]
+    entry_points = project["entry-points"]["lightning_rlhf"]
+    lines = ["[lightning_rlhf]", *(f"{name} = {module}" for name, module in entry_points.items())]
+    fake_plugins.install(project["name"], blocks["python"], entry_points="\n".join(lines) + "\n")
+    manager = fake_plugins.manager()
+    assert [plugin.reason for plugin in manager.plugins] == [None, None]
+    target = manager.components("reward_function")["politeness"].target
+    assert target(word="thanks")(["q"], ["No.", "thanks, thanks"]) == [0.0, 2.0]
 
 
 @pytest.mark.parametrize("page", ["README", "README.zh"])
