@@ -14,7 +14,7 @@ def test_a_class_has_its_own_help(command, capsys):
     assert command("fit", "--model.help", "StandInStage", bare=True) == 0
     text = capsys.readouterr().out
     assert "where the line starts. (type: float, default: 0.5)" in text
-    assert "classes: length, stop_token" in " ".join(text.split())
+    assert "length, stop_token" in " ".join(text.split())  # other tests may have defined further classes
     assert "usage:" not in text
 
 
