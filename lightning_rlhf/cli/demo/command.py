@@ -28,7 +28,8 @@ __all__ = ["run"]
 
 _NUM_CANDIDATES = 4
 _NUM_JUDGED = 4
-_RANKING_ROUNDS = 2
+_PRETRAINING_ROUNDS = 12
+_RANKING_ROUNDS = 4
 _NUM_SHOWN = 8
 
 _DESCRIPTION = """\
@@ -112,14 +113,16 @@ class Demo:
 
     def _write_data(self, corpus: Corpus) -> int:
         data = self.output / "data"
-        for split, pairs, texts, prompts in (
-            ("train", corpus.train, corpus.texts, corpus.train_prompts),
-            ("heldout", corpus.heldout, corpus.heldout_texts, corpus.heldout_prompts),
+        texts = corpus.texts(_PRETRAINING_ROUNDS, self.seed)
+        write_lines(data / "texts-train.jsonl", ({"text": text} for text in texts))
+        write_lines(data / "texts-heldout.jsonl", ({"text": "\n".join(pair)} for pair in corpus.heldout))
+        for split, pairs, prompts in (
+            ("train", corpus.train, corpus.train_prompts),
+            ("heldout", corpus.heldout, corpus.heldout_prompts),
         ):
-            write_lines(data / f"texts-{split}.jsonl", ({"text": text} for text in texts))
             write_lines(data / f"dialogues-{split}.jsonl", ({"prompt": p, "response": r} for p, r in pairs))
             write_lines(data / f"prompts-{split}.jsonl", ({"prompt": prompt} for prompt in prompts))
-        return write_base(self.output / "base", corpus.texts, **BASE, seed=self.seed)
+        return write_base(self.output / "base", corpus.sentences, **BASE, seed=self.seed)
 
     def _fit(self, stage: str) -> None:
         path = write_config(stage, self.output, seed=self.seed)

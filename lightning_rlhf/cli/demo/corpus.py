@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import yaml
@@ -18,6 +19,8 @@ _LEFT_OUT = {"trivia.yml", "tech_support.yml", "coding.yml"}
 """Categories of facts and source code: their answers do not read as conversation."""
 _ALTERNATIVES = {"emotion.yml", "computers.yml"}
 """Categories whose later lines are other answers to the first, not the next turns."""
+_MAX_WORDS = 16
+"""Longer turns are little lectures; a model this small learns to talk sooner without them."""
 _HELD_OUT_PERCENT = 15
 
 
@@ -38,14 +41,23 @@ class Corpus(NamedTuple):
         return list(dict.fromkeys(prompt for prompt, _ in self.heldout))
 
     @property
-    def texts(self) -> list[str]:
-        """The training dialogues as plain transcripts: what the model is pretrained on."""
-        return [_transcript(pair) for pair in self.train]
+    def sentences(self) -> list[str]:
+        """All training turns, each once."""
+        return list(dict.fromkeys(turn for pair in self.train for turn in pair))
 
-    @property
-    def heldout_texts(self) -> list[str]:
-        """The held-out dialogues as plain transcripts."""
-        return [_transcript(pair) for pair in self.heldout]
+    def texts(self, num_rounds: int, seed: int) -> list[str]:
+        """What the model is pretrained on: two sentences to a text, drawn anew in every round.
+
+        The corpus is so small that a model that reads its dialogues over and over knows them by heart, and falls silent or
+        babbles after a question that it has not seen. From sentences in any order it learns to write; to answer is what
+        supervised fine-tuning teaches.
+        """
+        random = Random(seed)
+        texts = []
+        for _ in range(num_rounds):
+            firsts, seconds = (random.sample(self.sentences, len(self.sentences)) for _ in range(2))
+            texts += ["\n".join(pair) for pair in zip(firsts, seconds, strict=True)]
+        return texts
 
 
 def read_corpus() -> Corpus:
@@ -75,17 +87,13 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def _transcript(pair: tuple[str, str]) -> str:
-    return "\n".join(pair)
-
-
 def _pairs(turns: object, category: str) -> list[tuple[str, str]]:
     if not isinstance(turns, list):
         return []
     sentences = [_sentence(" ".join(str(turn).split())) for turn in turns if str(turn).strip()]
-    if category in _ALTERNATIVES:
-        return [(sentences[0], answer) for answer in sentences[1:]]
-    return list(pairwise(sentences))
+    alternatives = category in _ALTERNATIVES
+    pairs = [(sentences[0], answer) for answer in sentences[1:]] if alternatives else list(pairwise(sentences))
+    return [pair for pair in pairs if all(len(turn.split()) <= _MAX_WORDS for turn in pair)]
 
 
 def _sentence(text: str) -> str:
