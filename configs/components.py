@@ -72,7 +72,7 @@ class ReviewPrompts(DataSource):
             for sentence in _sentences(file, split, self.val_fraction):
                 words = sentence.split()
                 if len(words) > self.num_words:
-                    yield Prompt(" ".join(words[: self.num_words]))
+                    yield Prompt((Message("user", " ".join(words[: self.num_words])),))
 
 
 class _JSONLines(DataSource):
@@ -160,11 +160,12 @@ class OasstThreads(DataSource):
             except (RecordError, AttributeError, KeyError, TypeError):
                 what = "a row must have a text, a role, a user_message_id and a parent_message_id."
                 raise BadRowError(what, origin=self.path, line=number) from None
-        parents = {parent for _, parent in messages.values()}
-        if unknown := parents - messages.keys() - {None}:
+        parents = {parent for _, parent in messages.values() if parent is not None}
+        if unknown := parents - messages.keys():
             raise DataError(f"{self.path} must hold every parent of its messages, got none named {min(unknown)!r}.")
         for leaf in [name for name in messages if name not in parents]:
-            turns, place = [], leaf
+            turns = []
+            place: str | None = leaf
             while place is not None:
                 turn, place = messages[place]
                 turns.append(turn)
@@ -221,7 +222,7 @@ def _rows(path: str, file_format: FileFormat = "jsonl") -> Iterator[tuple[int, A
 
 def _sentences(file: str, split: str, val_fraction: float) -> list[str]:
     """The sentences of a split; there is no test split."""
-    kept = {}
+    kept: dict[str, None] = {}
     for number, row in _rows(file, "text"):
         if isinstance(row, RecordError):
             raise BadRowError(str(row), origin=file, line=number)
