@@ -23,8 +23,8 @@ __all__ = [
 class TokenBatch(NamedTuple):
     """Rows of tokens as a model takes them.
 
-    `segment_ids` numbers the documents of a packed row from 0; None: one document per row. `position_ids` restart in each
-    document.
+    `segment_ids` numbers the documents of a packed row from 0; None: one document per row. `position_ids` restart in
+    each document.
     """
 
     input_ids: Int64[Tensor, "B T"]
@@ -36,8 +36,8 @@ class TokenBatch(NamedTuple):
 class DemonstrationBatch(NamedTuple):
     """Demonstrations or text, right-padded or packed.
 
-    `labels` holds the token at the same position where it is supervised and -100 elsewhere; losses shift once. The counts
-    are those of the whole accumulation window over all ranks: the denominators of rule 10.
+    `labels` holds the token at the same position where it is supervised and -100 elsewhere; losses shift once. The
+    counts are those of the whole accumulation window over all ranks: the denominators of rule 10.
     """
 
     tokens: TokenBatch
@@ -70,8 +70,8 @@ class RankingBatch(NamedTuple):
 class PromptDetails:
     """Text that travels beside the ids of prompts, one entry per row.
 
-    A plain class on purpose: Lightning takes named tuples, dataclasses and containers apart to move tensors, this it leaves
-    alone.
+    A plain class on purpose: Lightning takes named tuples, dataclasses and containers apart to move tensors, this it
+    leaves alone.
     """
 
     def __init__(self, texts: list[str], messages: list[tuple[Any, ...]], columns: list[dict[str, Any]]) -> None:

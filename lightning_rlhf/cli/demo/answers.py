@@ -36,20 +36,23 @@ class Respondent:
     Args:
         path: a stage's `model/`.
         max_response_length: tokens at most.
+        temperature: of sampling; the KL is measured at the same one.
         reference: `model/` of the reference that the KL is measured to.
     """
 
-    def __init__(self, path: Path, *, max_response_length: int, reference: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, *, max_response_length: int, temperature: float = 1.0, reference: Path | None = None
+    ) -> None:
         loaded: LoadedModel = load_base(str(path))
         if loaded.template is None:
             raise AssertionError("a stage records its template")
         self._model = LanguageModel(loaded.model)
         self._formatter = PromptFormatter(loaded.template.create(), loaded.tokenizer)
-        self._settings = RolloutSettings(max_response_length=max_response_length)
+        self._settings = RolloutSettings(max_response_length=max_response_length, temperature=temperature)
         self._reference = None if reference is None else LanguageModel(load_base(str(reference)).model)
 
     def answers(self, prompts: Sequence[str], *, num_samples: int, seed: int, purpose: str) -> list[Answer]:
-        """Samples at temperature 1, the samples of a prompt next to each other.
+        """Sampled responses, those of a prompt next to each other.
 
         Args:
             prompts: questions.
@@ -98,7 +101,9 @@ class Respondent:
             mask = sampled.completion_mask[chunk]
             rows = response_rows(batch.prompt_ids[chunk], batch.prompt_mask[chunk], sampled.response_ids[chunk], mask)
             policy, reference = (
-                token_logprobs(model(rows.tokens, rows.keep).logits, rows.taken_ids)
+                token_logprobs(
+                    model(rows.tokens, rows.keep).logits, rows.taken_ids, temperature=self._settings.temperature
+                )
                 for model in (self._model, self._reference)
             )
             parts.append(to_rows(kl_k1(policy, reference), mask).sum(-1))

@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lightning_rlhf.cli.demo.answers import Answer, Respondent
-from lightning_rlhf.cli.demo.configs import BASE, MAX_RESPONSE_LENGTH, write_config
+from lightning_rlhf.cli.demo.configs import BASE, MAX_RESPONSE_LENGTH, TEMPERATURE, write_config
 from lightning_rlhf.cli.demo.corpus import Corpus, read_corpus, write_lines
 from lightning_rlhf.cli.demo.curves import last
 from lightning_rlhf.cli.demo.measures import Measures, distinct_2, rank_correlation, sentiment_judge, sentiment_scorer
@@ -134,7 +134,7 @@ class Demo:
     def _write_rankings(self, corpus: Corpus) -> float:
         """Four sampled responses to each question, ranked by the scorer; how far the judge would agree."""
         self._say(f"{_NUM_CANDIDATES} responses to each question, ranked by TextBlob")
-        respondent = Respondent(self._model("sft"), max_response_length=MAX_RESPONSE_LENGTH)
+        respondent = self._respondent("sft")
         scores: list[float] = []
         judgements: list[float] = []
         for split, prompts in (("train", corpus.train_prompts), ("heldout", corpus.heldout_prompts)):
@@ -162,13 +162,13 @@ class Demo:
         """Responses of the SFT model and of the PPO model to the held-out questions, on the same random numbers."""
         self._say("responses to the held-out questions before and after PPO")
         prompts, sft = corpus.heldout_prompts, self._model("sft")
-        before = Respondent(sft, max_response_length=MAX_RESPONSE_LENGTH)
-        after = Respondent(self._model("ppo"), max_response_length=MAX_RESPONSE_LENGTH, reference=sft)
-        answers = [
-            respondent.answers(prompts, num_samples=_NUM_JUDGED, seed=self.seed, purpose="demo judging")
-            for respondent in (before, after)
-        ]
-        return answers[0], answers[1]
+        before, after = (
+            self._respondent(stage, reference=reference).answers(
+                prompts, num_samples=_NUM_JUDGED, seed=self.seed, purpose="demo judging"
+            )
+            for stage, reference in (("sft", None), ("ppo", sft))
+        )
+        return before, after
 
     # What is shown
 
@@ -254,6 +254,14 @@ class Demo:
         result = work()
         self.seconds[name] = (time.perf_counter() - wall, time.process_time() - cpu)
         return result
+
+    def _respondent(self, stage: str, reference: Path | None = None) -> Respondent:
+        return Respondent(
+            self._model(stage),
+            max_response_length=MAX_RESPONSE_LENGTH,
+            temperature=TEMPERATURE,
+            reference=reference,
+        )
 
     def _model(self, stage: str) -> Path:
         return self.output / stage / "model"

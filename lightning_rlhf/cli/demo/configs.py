@@ -6,10 +6,12 @@ from typing import Any
 
 import yaml
 
-__all__ = ["BASE", "MAX_RESPONSE_LENGTH", "STAGES", "stage_config", "write_config"]
+__all__ = ["BASE", "MAX_RESPONSE_LENGTH", "STAGES", "TEMPERATURE", "stage_config", "write_config"]
 
 STAGES = ("pretrain", "sft", "reward", "ppo")
 MAX_RESPONSE_LENGTH = 24
+TEMPERATURE = 0.7
+"""At 1 every sixth word of a model this small is a slip; PPO samples, scores and compares at the same temperature."""
 BASE = {"vocabulary_size": 1500, "hidden_size": 128, "num_layers": 3, "num_heads": 4, "max_positions": 128}
 _TEMPLATE = {"class_path": "plain", "init_args": {"response_separator": "\n"}}
 
@@ -111,6 +113,7 @@ def _ppo(output: Path) -> Stage:
         "minibatch_size": 64,
         "num_epochs": 2,
         "max_response_length": MAX_RESPONSE_LENGTH,
+        "temperature": TEMPERATURE,
         "kl_coef": 0.1,
         "value_coef": 0.5,
         "missing_stop_penalty": 0.3,

@@ -48,8 +48,8 @@ class Corpus(NamedTuple):
     def texts(self, num_rounds: int, seed: int) -> list[str]:
         """What the model is pretrained on: two sentences to a text, drawn anew in every round.
 
-        The corpus is so small that a model that reads its dialogues over and over knows them by heart, and falls silent or
-        babbles after a question that it has not seen. From sentences in any order it learns to write; to answer is what
+        The corpus is so small that a model that reads its dialogues over and over knows them by heart, and babbles
+        after a question that it has not seen. From sentences in any order it learns to write; to answer is what
         supervised fine-tuning teaches.
         """
         random = Random(seed)
