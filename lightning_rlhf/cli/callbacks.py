@@ -41,13 +41,30 @@ class ConfigFile(SaveConfigCallback):
         parser: parser of the subcommand.
         config: the parsed config.
         config_filename: name of the file.
+        resumes: the root holds the earlier part of this run: its config stays until the checkpoint is loaded, since a
+            checkpoint that cannot be used must leave the run as it was.
         **kwargs: as for the base class.
     """
 
     def __init__(
-        self, parser: LightningArgumentParser, config: Any, config_filename: str = CONFIG_FILE, **kwargs: Any
+        self,
+        parser: LightningArgumentParser,
+        config: Any,
+        config_filename: str = CONFIG_FILE,
+        resumes: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(parser, config, config_filename, overwrite=True, save_to_log_dir=False, **kwargs)
+        self._resumes = resumes
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file, unless that has to wait."""
+        if not self._resumes:
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file if it had to wait."""
+        super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the file; called on rank 0."""

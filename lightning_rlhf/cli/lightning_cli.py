@@ -141,7 +141,10 @@ class RLHFCLI(LightningCLI):
         is_fit = self.subcommand == "fit"
         self._directory = self._choose_directory()
         config.trainer.default_root_dir = str(self._directory.path)
-        self.save_config_kwargs = {"config_filename": CONFIG_FILE if is_fit else f"config-{self.subcommand}.yaml"}
+        self.save_config_kwargs = {
+            "config_filename": CONFIG_FILE if is_fit else f"config-{self.subcommand}.yaml",
+            "resumes": self._directory.resumes,
+        }
         with self._nothing_left_behind():
             check_checkpoint(config.ckpt_path, self._directory.path, is_fit=is_fit)
 

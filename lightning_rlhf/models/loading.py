@@ -26,7 +26,7 @@ from lightning_rlhf.models.adapters import output_layer
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_recorded_template
 from lightning_rlhf.plugin_system.interfaces import ModelSource
 
-__all__ = ["LoadedModel", "load_base", "resolve_base"]
+__all__ = ["LoadedModel", "load_base", "reading", "resolve_base", "resolve_reward_model"]
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -86,7 +86,10 @@ def resolve_base(base: str) -> ModelSource | str:
         if not path.is_dir() and path.suffix != ".gguf":
             raise ModelError(f"base must be a directory or a .gguf file, got the file {base!r}.")
         if path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
-            raise ModelError(f"base must be a directory with config.json or adapter_config.json, got {base!r} without.")
+            raise ModelError(
+                f"base must be a directory with config.json or adapter_config.json, got {base!r} without."
+                f"{_inside(path)}"
+            )
         return str(path)
     if isinstance(component, ModelSource):
         return component
@@ -97,6 +100,30 @@ def resolve_base(base: str) -> ModelSource | str:
     raise ModelError(
         f"base must be a model component, an existing path or a hub id (which has a slash), got {base!r}. {component}"
     )
+
+
+def resolve_reward_model(name: str) -> str:
+    """The directory or hub id that a name means; the network is not asked about names that are neither.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"reward_model must be a directory with config.json, got {name!r} without.{_inside(path)}")
+        return str(path)
+    if _HUB_ID.fullmatch(name) and not name.startswith("."):
+        return name
+    raise ModelError(
+        f"reward_model must be an existing directory or a hub id (owner/name), got {name!r}. Name the `model` "
+        "directory of a RewardModule's run."
+    )
+
+
+def _inside(path: Path) -> str:
+    """A hint at what is one folder further down: the root of a run was named instead of its model."""
+    return f" Did you mean {path / 'model'}?" if (path / "model" / "config.json").is_file() else ""
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from transformers.utils.hub import cached_file
 from lightning_rlhf.batches import TokenBatch
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models.dropout import disable_dropout
-from lightning_rlhf.models.loading import LoadedModel, reading
+from lightning_rlhf.models.loading import LoadedModel, reading, resolve_reward_model
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_metadata, read_recorded_template
 from lightning_rlhf.models.transformer_call import call_transformer
 
@@ -118,6 +118,7 @@ class ScalarModel(nn.Module):
         Raises:
             ModelError: the files hold no such model, or no head.
         """
+        name = resolve_reward_model(name)
         with reading(name):
             config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
             _require_one_label(name, config)

@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rlhf.callbacks import ModelExport, SampleTable
 from lightning_rlhf.data import RLHFData
-from lightning_rlhf.errors import ConfigError
+from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.models import LanguageModel, RecordedTemplate
 from lightning_rlhf.modules.arguments import require_at_least, require_one_of
 from lightning_rlhf.modules.metrics import WindowLoss
@@ -228,6 +228,7 @@ class RLHFModule(L.LightningModule, ABC):
         """Adds what Lightning leaves out: random states of every rank, versions and plug-ins, the template."""
         checkpoint["lightning_rlhf"] = {
             "version": __version__,
+            "stage": self.stage,
             "seed": self.seed,
             "plugins": dict(plugin_manager().versions()),
             "random_states": gathered(_random_state()),
@@ -235,8 +236,18 @@ class RLHFModule(L.LightningModule, ABC):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the random states for the moment when training goes on, and compares seed and plug-ins."""
+        """Keeps the random states for the moment when training goes on, and compares seed and plug-ins.
+
+        Raises:
+            ModelError: it is no checkpoint of this stage.
+        """
         saved = checkpoint.get("lightning_rlhf", {})
+        if saved.get("stage") != self.stage:
+            found = f"one of {saved['stage']!r}" if "stage" in saved else "one that none of the stages wrote"
+            raise ModelError(
+                f"the checkpoint must be one of the stage {self.stage!r}, got {found}. To start from what another "
+                "stage has trained, name its `model` directory as base."
+            )
         if saved.get("seed", self.seed) != self.seed and self._trainer is not None and self.trainer.training:
             rank_zero_warn(
                 f"the checkpoint was written with seed {saved['seed']}, this run has {self.seed}: it goes on, but not "

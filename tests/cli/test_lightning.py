@@ -106,6 +106,19 @@ def test_a_run_is_resumed_in_its_own_root(command, words):
     assert not Path("runs/sft-1").exists()
 
 
+def test_a_resumed_run_is_described_by_its_newest_config(command):
+    command("fit")
+    assert command("fit", "--trainer.max_epochs=2", "--ckpt_path=runs/sft-0/checkpoints/last.ckpt") == 0
+    assert yaml.safe_load(Path("runs/sft-0/config.yaml").read_text())["trainer"]["max_epochs"] == 2
+
+
+def test_a_checkpoint_that_cannot_be_resumed_leaves_the_run_as_it_was(command):
+    command("fit")
+    before = {path: path.read_bytes() for path in Path("runs/sft-0").glob("*.*")}
+    assert command("fit", "--model=OtherStage", "--ckpt_path=runs/sft-0/checkpoints/last.ckpt") == 2
+    assert {path: path.read_bytes() for path in Path("runs/sft-0").glob("*.*")} == before
+
+
 def test_a_job_that_is_started_again_says_the_same_command_each_time(command):
     words = ["--trainer.default_root_dir=job", "--ckpt_path=last"]
     with pytest.warns(UserWarning, match="no last checkpoint available"):

@@ -52,6 +52,12 @@ class TestNames:
         save_language_model(loaded.model.to(torch.bfloat16), loaded.tokenizer, tmp_path / "half", None)
         assert load_base(str(tmp_path / "half")).model.dtype == torch.float32
 
+    def test_the_root_of_a_run_hints_at_its_model(self, saved):
+        path = saved()
+        path.rename(path.with_name("model"))
+        with pytest.raises(ModelError, match=r"without. Did you mean .*model\?"):
+            load_base(str(path.parent))
+
     def test_a_name_that_is_a_component_and_a_path_is_refused(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "tiny").mkdir()

@@ -147,6 +147,16 @@ class TestLoading:
         with pytest.raises(ModelError, match="one label"):
             ScalarModel.load(str(tmp_path))
 
+    @pytest.mark.parametrize("name", ["tiny", "runs/reward-0/model", "./model"])
+    def test_a_name_that_is_neither_a_path_nor_a_hub_id_is_refused_without_asking_the_network(self, name):
+        with pytest.raises(ModelError, match="reward_model must be an existing directory or a hub id"):
+            ScalarModel.load(name)
+
+    def test_the_root_of_a_run_hints_at_its_model(self, trained, make_tokenizer, tmp_path):
+        save_reward_model(trained("gpt2"), make_tokenizer(), tmp_path / "model", None)
+        with pytest.raises(ModelError, match=r"without. Did you mean .*model\?"):
+            ScalarModel.load(str(tmp_path))
+
     def test_a_reward_model_is_no_base(self, trained, make_tokenizer, tmp_path):
         save_reward_model(trained("gpt2"), make_tokenizer(), tmp_path, None)
         with pytest.raises(ModelError, match="a reward model"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models import LoRA
 from lightning_rlhf.modules import AdaptiveKL
 from lightning_rlhf.plugin_system.interfaces import ModelSource
@@ -89,6 +90,20 @@ def test_a_checkpoint_holds_the_coefficient_the_moments_the_generators_and_the_p
     assert saved["random_states"][0].keys() >= {"python", "numpy", "torch"}
     assert saved["plugins"] is not None
     assert saved["seed"] == 1
+
+
+@pytest.mark.parametrize(("written", "read"), [("sft", "ppo"), ("sft", "reward"), ("reward", "sft"), ("ppo", "sft")])
+def test_a_checkpoint_of_another_stage_is_refused_with_both_stages_named(kit, tmp_path, written, read):
+    trainer = kit.fit(kit.stage(written), tmp_path, max_steps=1, max_epochs=-1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    with pytest.raises(ModelError, match=f"must be one of the stage '{read}', got one of '{written}'"):
+        kit.fit(kit.stage(read), tmp_path, ckpt_path=tmp_path / "last.ckpt", max_epochs=2)
+
+
+def test_a_checkpoint_that_is_none_of_ours_is_refused(kit):
+    module, _ = kit.ppo()
+    with pytest.raises(ModelError, match="got one that none of the stages wrote"):
+        module.on_load_checkpoint({"state_dict": {}})
 
 
 def test_another_seed_than_the_checkpoints_is_reported(kit, tmp_path):
