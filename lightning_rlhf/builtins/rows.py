@@ -246,6 +246,8 @@ def _shared_prompt(chosen: Any, rejected: Any, fields: Mapping[str, Any]) -> tup
 
 
 def _prompt_messages(value: Any) -> tuple[Message, ...]:
+    if not isinstance(value, str | Sequence):
+        raise RecordError(f"a prompt must be a string or a list of messages, got {_shown(value)}.")
     messages = (Message("user", value),) if isinstance(value, str) else _messages(value)
     if messages and messages[-1].role == "assistant":
         raise RecordError("a prompt must end before the assistant's turn, got an assistant message at its end.")

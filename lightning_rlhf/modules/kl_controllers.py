@@ -56,6 +56,14 @@ class AdaptiveKL(KLController):
 
         >>> AdaptiveKL(target=6.0, horizon=1000).update(0.1, kl=12.0, num_sequences=100)
         0.102
+
+        Raises:
+            ConfigError: one step could take the coefficient to zero or below, where a KL would be rewarded.
         """
+        if num_sequences >= 5 * self.horizon:
+            raise ConfigError(
+                f"the horizon of AdaptiveKL must be more than a fifth of an iteration's responses ({num_sequences}), "
+                f"got {self.horizon}."
+            )
         error = min(max(kl / self.target - 1.0, -0.2), 0.2)
         return kl_coef * (1.0 + error * num_sequences / self.horizon)

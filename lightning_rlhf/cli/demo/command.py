@@ -36,8 +36,8 @@ _DESCRIPTION = """\
 Pretrain a small model from scratch on real dialogues, fine-tune it, train a reward model from rankings of its own
 responses, and improve it with PPO: the whole recipe, offline, on one CPU core in a few minutes.
 
-TextBlob, a sentiment lexicon, ranks four sampled responses to each question; the reward model learns from the ranks;
-PPO learns from the reward model. VADER, an independent work that nothing was trained on, judges before and after.
+VADER, a sentiment lexicon, rates and ranks four sampled responses to each question; the reward model learns from that;
+PPO learns from the reward model. TextBlob, an independent work that nothing was trained on, judges before and after.
 """
 
 
@@ -133,7 +133,7 @@ class Demo:
 
     def _write_rankings(self, corpus: Corpus) -> float:
         """Four sampled responses to each question, ranked by the scorer; how far the judge would agree."""
-        self._say(f"{_NUM_CANDIDATES} responses to each question, ranked by TextBlob")
+        self._say(f"{_NUM_CANDIDATES} responses to each question, ranked by VADER")
         respondent = self._respondent("sft")
         scores: list[float] = []
         judgements: list[float] = []
@@ -156,6 +156,7 @@ class Demo:
             "prompt": answers[0].prompt,
             "responses": [answer.text for answer in answers],
             "ranks": [places[score] for score in scores],
+            "scores": [2 * score - 1 for score in scores],
         }
 
     def _compare(self, corpus: Corpus) -> tuple[list[Answer], list[Answer]]:

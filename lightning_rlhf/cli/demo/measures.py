@@ -29,8 +29,8 @@ class Measures(NamedTuple):
     """Mean over responses of the sum over tokens, nats; 0 for the reference itself."""
 
 
-def sentiment_scorer() -> Judge:
-    """TextBlob's polarity (the lexicon of De Smedt and Daelemans 2012), mapped to [0, 1]: it ranks."""
+def sentiment_judge() -> Judge:
+    """TextBlob's polarity (the lexicon of De Smedt and Daelemans 2012), in [0, 1]: it judges and trains nothing."""
     try:
         from textblob import TextBlob
     except ImportError:
@@ -38,8 +38,8 @@ def sentiment_scorer() -> Judge:
     return lambda text: (float(TextBlob(text).sentiment.polarity) + 1) / 2
 
 
-def sentiment_judge() -> Judge:
-    """VADER's compound sentiment (Hutto and Gilbert 2014), in [0, 1]: it judges and is used nowhere in training."""
+def sentiment_scorer() -> Judge:
+    """VADER's compound sentiment (Hutto and Gilbert 2014), mapped to [0, 1]: it rates and ranks."""
     try:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ImportError:
