@@ -53,7 +53,7 @@ def test_every_accepted_row_becomes_its_record(row, record):
         ({"prompt": "hi", "responses": "ab", "ranks": [0, 1]}, "responses must be a list"),
         ({"prompt": "hi", "chosen": True, "rejected": "b"}, "a response must be a string"),
         ({"prompt": "hi", "chosen": {"from": "human", "value": "a"}, "rejected": "b"}, "come from the assistant"),
-        ({"prompt": 3}, "messages must be a list"),
+        ({"prompt": 3}, "a prompt must be a string or a list of messages"),
         ({"prompt": []}, "messages must not be empty"),
         ({"prompt": SHAREGPT}, "end before the assistant's turn"),
         ({"messages": ["hi"]}, "a message must be an object"),
@@ -127,6 +127,13 @@ def test_whole_dialogues_as_members_share_their_prompt():
 def test_kind_reads_a_demonstration_file_as_prompts():
     row = {"prompt": "hi", "response": "hello"}
     assert record_from_row(row, kind="prompt") == Prompt((USER,), {"response": "hello"})
+
+
+@pytest.mark.parametrize("kind", ["prompt", "demonstration", "ranking"])
+def test_a_prompt_that_is_no_text_is_called_a_prompt(kind):
+    row = {"prompt": 3, "response": "a", "chosen": "a", "rejected": "b"}
+    with pytest.raises(RecordError, match="a prompt must be a string or a list of messages, got 3"):
+        record_from_row(row, kind=kind)
 
 
 def test_kind_names_the_field_that_its_rows_lack():

@@ -69,3 +69,9 @@ def test_the_adaptive_coefficient_is_clipped_to_a_fifth_and_scaled_by_the_sequen
 def test_a_controller_that_cannot_steer_is_refused(options):
     with pytest.raises(ConfigError, match=f"the {next(iter(options))} of AdaptiveKL must"):
         AdaptiveKL(**options)
+
+
+def test_adaptive_kl_never_takes_the_coefficient_below_zero():
+    assert AdaptiveKL(target=6.0, horizon=13).update(0.1, kl=0.0, num_sequences=64) > 0
+    with pytest.raises(ConfigError, match=r"more than a fifth of an iteration's responses \(65\), got 13"):
+        AdaptiveKL(target=6.0, horizon=13).update(0.1, kl=0.0, num_sequences=65)
