@@ -61,7 +61,9 @@ class RankingBatch(NamedTuple):
     ranks: Int64[Tensor, "B K"]
     """Dense consensus ranks of the converter's rewards, 0 = best; 0 where `candidate_mask` is False."""
     rewards: Float[Tensor, "B K"]
-    """The converter's rewards; 0 where `candidate_mask` is False."""
+    """The converter's rewards, whose differences are margins; 0 where `candidate_mask` is False."""
+    targets: Float[Tensor, "B K"]
+    """What the regression loss aims at: the rows' own scores, else the rewards; 0 where `candidate_mask` is False."""
     candidate_mask: Bool[Tensor, "B K"]
     num_prompts: Int64[Tensor, ""]
     """Prompts with an ordered pair in the accumulation window over all ranks."""

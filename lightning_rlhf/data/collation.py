@@ -41,7 +41,8 @@ def collate_rankings(rows: Rows) -> RankingBatch:
     num_candidates = max(len(row["candidates"]) for row in rows)
     shape = (len(rows), num_candidates)
     lengths, ranks = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
-    rewards, candidates = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
+    rewards, targets = torch.zeros(shape), torch.zeros(shape)
+    candidates = torch.zeros(shape, dtype=torch.bool)
     sequences = []
     for index, row in enumerate(rows):
         width = len(row["candidates"])
@@ -49,6 +50,7 @@ def collate_rankings(rows: Rows) -> RankingBatch:
         candidates[index, :width] = mask
         ranks[index, :width] = torch.tensor(row["ranks"]) * mask
         rewards[index, :width] = torch.tensor(row["rewards"], dtype=torch.float32) * mask
+        targets[index, :width] = torch.tensor(row["targets"], dtype=torch.float32) * mask
         for place, response in enumerate(row["responses"]):
             if row["candidates"][place]:
                 lengths[index, place] = len(response)
@@ -60,6 +62,7 @@ def collate_rankings(rows: Rows) -> RankingBatch:
         response_lengths=lengths,
         ranks=ranks,
         rewards=rewards,
+        targets=targets,
         candidate_mask=candidates,
         num_prompts=_total(rows, "num_prompts"),
     )

@@ -144,7 +144,7 @@ class DemonstrationRows(Tokenization):
 
 @dataclass(frozen=True)
 class RankingRows(Tokenization):
-    """Rankings to the ids of a prompt and of its responses, dense ranks and rewards.
+    """Rankings to the ids of a prompt and of its responses, dense ranks, rewards and targets.
 
     Args:
         formatter: template and tokenizer.
@@ -166,6 +166,7 @@ class RankingRows(Tokenization):
             "responses": List(_IDS),
             "ranks": List(Value("int64")),
             "rewards": List(Value("float64")),
+            "targets": List(Value("float64")),
             "candidates": List(Value("bool")),
             "num_prompts": Value("int64"),
         }
@@ -186,14 +187,15 @@ class RankingRows(Tokenization):
         ranks = np.zeros(len(converted), dtype=np.int64)
         # sums over annotators in another order differ in their last digits: those are ties
         ranks[ranked] = np.unique(-np.round(converted[ranked], 9), return_inverse=True)[1]
-        rewards = np.where(ranked, self._targets(record, converted, ranked), 0.0)
+        targets = self._targets(record, converted, ranked)
         candidates = ranked | self.keep_all
         prompt, responses = self._ids(record, candidates.tolist(), tally)
         yield {
             "prompt_ids": prompt,
             "responses": responses,
             "ranks": ranks.tolist(),
-            "rewards": rewards.tolist(),
+            "rewards": np.where(ranked, converted, 0.0).tolist(),
+            "targets": np.where(ranked, targets, 0.0).tolist(),
             "candidates": candidates.tolist(),
             "num_prompts": int(ordered),
         }

@@ -86,6 +86,8 @@ class RewardModule(RLHFModule):
         require_at_least(0, centering_coef=centering_coef, margin_scale=margin_scale)
         require_one_of(RankingLoss, "loss", loss)
         require(not margin_scale or loss == "pairwise", "margin_scale", "be 0 unless loss is pairwise", margin_scale)
+        dropout = 0.0 if adapter is None else adapter.dropout
+        require(dropout == 0, "dropout of LoRA", "be 0 for a reward model", dropout)
         self.record_arguments()
         loaded = load_base(base, trust_remote_code=trust_remote_code)
         self.tokenizer, self.recorded_template = loaded.tokenizer, loaded.template
@@ -153,7 +155,8 @@ class RewardModule(RLHFModule):
         return scores.masked_scatter(batch.candidate_mask, rows)
 
     def _ranking_loss(self, scores: Tensor, batch: RankingBatch, num_prompts: Tensor | int | None) -> Tensor:
-        ranks, mask, rewards = batch.ranks, batch.candidate_mask, batch.rewards.to(scores.dtype)
+        ranks, mask = batch.ranks, batch.candidate_mask
+        rewards, targets = batch.rewards.to(scores.dtype), batch.targets.to(scores.dtype)
         match self.loss:
             case "pairwise":
                 margins = self.margin_scale * (rewards[:, :, None] - rewards[:, None, :]) if self.margin_scale else None
@@ -161,7 +164,7 @@ class RewardModule(RLHFModule):
             case "plackett_luce":
                 loss = plackett_luce_loss(scores, ranks, mask, num_prompts=num_prompts)
             case "regression":
-                loss = regression_loss(scores, rewards, mask, num_prompts=num_prompts)
+                loss = regression_loss(scores, targets, mask, num_prompts=num_prompts)
         if self.centering_coef:
             loss = loss + self.centering_coef * centering_penalty(scores, ranks, mask, num_prompts=num_prompts)
         return loss

@@ -124,6 +124,7 @@ def ranking_row(prompt, responses, ranks, candidates):
         "responses": responses,
         "ranks": ranks,
         "rewards": [1.0 - rank for rank in ranks],
+        "targets": [5.0 - rank for rank in ranks],
         "candidates": candidates,
         "num_prompts": 1,
     }
@@ -144,6 +145,7 @@ def test_rankings_have_one_row_per_candidate_in_the_order_of_the_mask():
     assert batch.response_lengths.tolist() == [[1, 2, 1], [1, 0, 2], [1, 2, 0]]
     assert batch.ranks.tolist() == [[0, 1, 2], [1, 0, 0], [1, 0, 0]]
     assert batch.rewards.tolist() == [[1, 0, -1], [0, 0, 1], [0, 1, 0]]
+    assert batch.targets.tolist() == [[5, 4, 3], [4, 0, 5], [4, 5, 0]]
     assert int(batch.num_prompts) == 3
 
 

@@ -158,10 +158,13 @@ def test_predictions_keep_what_cannot_be_compared(formatter):
     assert row["num_prompts"] == 0
 
 
-def test_a_rows_scores_are_its_rewards(formatter):
+def test_a_rows_scores_are_its_targets_and_the_converters_its_rewards(formatter):
     row = only(RankingRows(formatter, 99, Linear()), Ranking("p", ("a", "b"), None, scores=(0.25, 4.0)))
     assert row["ranks"] == [1, 0]
-    assert row["rewards"] == [0.25, 4.0]
+    assert row["rewards"] == [-1.0, 1.0]
+    assert row["targets"] == [0.25, 4.0]
+    row = only(RankingRows(formatter, 99, Linear()), Ranking("p", ("a", "b"), (0, 1)))
+    assert row["targets"] == row["rewards"] == [1.0, -1.0]
 
 
 def test_a_ranked_response_without_a_score_is_bad(formatter):

@@ -18,6 +18,7 @@ WRONG = [
     ("sft", {"max_response_length": 0}, "max_response_length must be at least 1, got 0."),
     ("reward", {"loss": "hinge"}, "loss must be one of pairwise, plackett_luce, regression, got 'hinge'."),
     ("reward", {"centering_coef": -1.0}, "centering_coef must be 0 or more, got -1.0."),
+    ("reward", {"adapter": LoRA(dropout=0.1)}, "dropout of LoRA must be 0 for a reward model, got 0.1."),
     ("ppo", {"rollout_size": 0}, "rollout_size must be at least 1, got 0."),
     ("ppo", {"minibatch_size": 0}, "minibatch_size must be at least 1, got 0."),
     ("ppo", {"num_epochs": 0}, "num_epochs must be at least 1, got 0."),

@@ -87,6 +87,24 @@ def test_a_margin_raises_the_loss(kit, tmp_path):
     assert losses[1] > losses[0] + 0.1
 
 
+class Scored(DataSource):
+    """Pairs with scores far apart, which rank them as well."""
+
+    def __init__(self, distance):
+        self.distance = distance
+
+    def load(self, split):
+        return [Ranking(f"say {row}\n", ("a", "bb"), None, (self.distance, 0.0)) for row in range(3)]
+
+
+def test_a_margin_is_of_the_converters_rewards_and_not_of_the_rows_scores(kit, tmp_path):
+    losses = []
+    for distance in (1.0, 100.0):
+        run = kit.reward(margin_scale=1.0, learning_rate=0.0, data={"source": Scored(distance)})
+        losses.append(float(kit.fit(run, tmp_path).callback_metrics["train/loss"]))
+    assert losses[0] == losses[1]
+
+
 class Lengths(DataSource):
     """One pair per row; the better response is the longer one in two of three rows."""
 
