@@ -12,7 +12,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_rlhf.data.loading import BatchLoader, WindowLoader
-from lightning_rlhf.data.rows import Row, Tally, Tokenization
+from lightning_rlhf.data.rows import PromptRows, Row, Tally, Tokenization
 from lightning_rlhf.data.sampling import EpochSampler, heldout_batches
 from lightning_rlhf.data.storage import OnBadRow, StoredRows, cache_folder, source_name, store_rows
 from lightning_rlhf.data.template_choice import choose_template
@@ -116,6 +116,9 @@ class RLHFData(L.LightningDataModule, ABC):
             source: default: the module's own.
             label: a name for it in reports, where the split alone does not say it.
             arrange: rearranges the stream of rows.
+
+        Raises:
+            DataError: the source cannot be read, or a row does not fit the model's positions.
         """
         label = label or split
         if label not in self._stored:
@@ -134,8 +137,11 @@ class RLHFData(L.LightningDataModule, ABC):
                 raise error
             if not all_well:
                 raise DataError("the rows must be readable in every process, got an error in another. See its message.")
-            self._stored[label] = StoredRows(folder)
-            _report(self._stored[label].tally, label, source)
+            rows = StoredRows(folder)
+            if not isinstance(tokenization, PromptRows):  # how long an answer may follow, the module knows
+                self._check_positions(rows.tally.longest, label, source)
+            self._stored[label] = rows
+            _report(rows.tally, label, source)
         return self._stored[label]
 
     def training_loader(
@@ -223,6 +229,14 @@ class RLHFData(L.LightningDataModule, ABC):
                 f"{type(module).__name__}."
             )
         return module
+
+    def _check_positions(self, longest: int, label: str, source: DataSource) -> None:
+        positions: int | None = getattr(self._module, "max_positions", None)
+        if positions is not None and longest > positions:
+            raise DataError(
+                f"the rows of {source_name(source)}, {label}, must fit the model's {positions} positions, got one of "
+                f"{longest} tokens. Set max_length to {positions} or less: longer rows are then cut."
+            )
 
     @property
     def _shard(self) -> tuple[int, int]:

@@ -46,6 +46,8 @@ class Tally:
     """Records that were cut to the maximal length."""
     num_unordered: int = 0
     """Rankings without an ordered pair: all candidates tie, or fewer than two are ranked."""
+    longest: int = 0
+    """Tokens of the longest row: what the model must have positions for."""
 
 
 class Tokenization:
@@ -63,6 +65,10 @@ class Tokenization:
             DataError: another data module reads this kind of record.
         """
         raise self.misfit(record)
+
+    def length(self, row: Row) -> int:
+        """How many positions of a model a row takes."""
+        return len(row["prompt_ids"]) + max((len(response) for response in row.get("responses", ())), default=0)
 
     def misfit(self, record: object) -> DataError:
         """The error for a kind of record that this does not read."""
@@ -110,6 +116,10 @@ class DemonstrationRows(Tokenization):
             yield from self._document_rows(record)
         else:
             raise self.misfit(record)
+
+    def length(self, row: Row) -> int:
+        """Of its longest document: positions restart in each."""
+        return int(max(row["lengths"]))
 
     def _dialogue_row(self, record: Demonstration, tally: Tally) -> Row:
         encoded = self.formatter.encode(record.messages)

@@ -100,6 +100,7 @@ def store_rows(
         for row in rows:
             writer.write(row)
             tally.num_rows += 1
+            tally.longest = max(tally.longest, tokenization.length(row))
         if tally.num_rows:
             writer.finalize()
     (folder / "tally.json").write_text(json.dumps(asdict(tally)), encoding="utf-8")

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rlhf.callbacks import ModelExport, SampleTable
 from lightning_rlhf.data import RLHFData
@@ -107,6 +107,14 @@ class RLHFModule(L.LightningModule, ABC):
     def seed(self) -> int:
         """The run's seed: `seed_everything` on the command line or in a notebook; 0 without it."""
         return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens at most of a row of the trained model; None where its config sets no limit."""
+        trained = next(iter(self.networks()))
+        configs = (module.config for module in trained.modules() if isinstance(module, PreTrainedModel))
+        positions = getattr(next(configs, None), "max_position_embeddings", None)
+        return positions if isinstance(positions, int) else None
 
     @property
     def num_data_ranks(self) -> int:

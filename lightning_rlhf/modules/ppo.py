@@ -410,6 +410,14 @@ class PPOModule(RLHFModule):
     def rollout_loader(self, prompts: PromptDataset) -> RolloutLoader:
         """The train dataloader: collects a rollout when it is iterated over, then yields minibatches of indices."""
         trainer = self.trainer
+        # before the first rollout: a long prompt may come up in a late one only
+        longest = prompts.rows.tally.longest + self.settings.max_response_length
+        require(
+            self.max_positions is None or longest <= self.max_positions,
+            "the longest prompt of the training split and max_response_length together",
+            f"fit the model's {self.max_positions} positions",
+            f"{longest}. Lower max_prompt_length or max_response_length",
+        )
         ptx = trainer.datamodule.ptx_batches() if self.ptx_coef else None  # type: ignore[attr-defined]
         require(not self.ptx_coef or ptx is not None, "PromptData", "have a ptx_source when ptx_coef is set", "none")
         self._loader = RolloutLoader(

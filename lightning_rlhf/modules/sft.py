@@ -216,8 +216,8 @@ class SFTModule(RLHFModule):
     @property
     def _room_for_prompts(self) -> int:
         """Prompt tokens that leave the model room to answer: rows may be as long as its positions."""
-        positions = getattr(self.model.model.config, "max_position_embeddings", None)
-        return max(positions - self.max_response_length, 1) if isinstance(positions, int) else sys.maxsize
+        positions = self.max_positions
+        return sys.maxsize if positions is None else max(positions - self.max_response_length, 1)
 
     def _respond(self, prompt_ids: Tensor, prompt_mask: Tensor) -> list[str]:
         formatter = self.trainer.datamodule.formatter  # type: ignore[attr-defined]

@@ -148,6 +148,29 @@ def test_test_and_predict_read_the_test_split(demonstration_data, module, traine
     assert torch.cat([batch.row_ids for batch in predicted]).tolist() == [0, 1, 2]
 
 
+@pytest.fixture
+def longest(demonstration_data, module, trainer):
+    """Tokens of the longest training row."""
+    data = demonstration_data()
+    trainer().fit(module(), data)
+    return data.tallies["train"].longest
+
+
+def test_a_row_that_does_not_fit_the_models_positions_is_an_error(demonstration_data, module, trainer, longest):
+    small = module()
+    small.max_positions = longest - 1
+    with pytest.raises(DataError, match=f"the model's {longest - 1} positions, got one of {longest} tokens"):
+        trainer().fit(small, demonstration_data())
+    trainer().fit(small, demonstration_data(max_length=longest - 1))
+
+
+def test_packed_rows_need_positions_for_their_longest_document_only(demonstration_data, module, trainer, longest):
+    fits = module()
+    fits.max_positions = longest
+    trainer().fit(fits, demonstration_data(packing=True, max_length=4 * longest))
+    assert max(batch.tokens.input_ids.shape[1] for batch in fits.seen) > longest
+
+
 def test_packing_fills_rows(demonstration_data, module, trainer):
     plain, packed = module(), module()
     trainer().fit(plain, datamodule=demonstration_data())

@@ -252,3 +252,10 @@ def test_a_second_trainer_gets_scorers_of_its_own(kit, tmp_path):
     first = module._pipeline
     kit.trainer(tmp_path).validate(module, kit.ppo()[1], verbose=False)
     assert module._pipeline is not first
+
+
+def test_a_prompt_that_leaves_no_room_for_a_response_is_refused_before_the_first_rollout(kit, tmp_path, monkeypatch):
+    module, data = kit.ppo(base=kit.model(max_positions=12), max_response_length=6)
+    monkeypatch.setattr(module, "_collect", None)
+    with pytest.raises(ConfigError, match=r"together must fit the model's 12 positions, got 14\. Lower"):
+        kit.fit((module, data), tmp_path, limit_val_batches=0)
