@@ -199,5 +199,7 @@ def _written_beside(path: Path) -> Iterator[Path]:
             path.rename(old)
         new.rename(path)
     finally:
+        if old.exists() and not path.exists():  # between the two renames: the old one is all that there is
+            old.rename(path)
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -1,5 +1,6 @@
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,3 +180,22 @@ class TestReplacing:
             save_language_model(loaded.model, loaded.tokenizer, tmp_path / "model", None)
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
         assert (tmp_path / "model" / "config.json").read_bytes() == before
+
+
+def test_a_model_that_cannot_be_put_in_place_leaves_the_one_that_was_there(load_tiny, tmp_path, monkeypatch):
+    loaded = load_tiny("gpt2")
+    path = tmp_path / "model"
+    save_language_model(loaded.model, loaded.tokenizer, path, None)
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    rename = Path.rename
+
+    def refused(self, target):
+        if "new" in self.name:
+            raise OSError("the disk is gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="the disk is gone"):
+        save_language_model(loaded.model, loaded.tokenizer, path, None)
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
