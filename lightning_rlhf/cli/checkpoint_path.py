@@ -1,5 +1,6 @@
 """Which checkpoint `--ckpt_path` means, and why one cannot be used."""
 
+import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -10,6 +11,8 @@ from lightning_rlhf.errors import ConfigError
 __all__ = ["check_checkpoint", "refused_checkpoint"]
 
 _NO_FILE = ("last", "hpc")
+_SHARDED = "meta.pt"
+"""What a checkpoint of sharded weights holds, which is a folder."""
 
 
 def check_checkpoint(ckpt_path: str | None, root: Path, *, is_fit: bool) -> None:
@@ -22,7 +25,7 @@ def check_checkpoint(ckpt_path: str | None, root: Path, *, is_fit: bool) -> None
             command each time.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or something else.
     """
     if ckpt_path is None or "://" in str(ckpt_path):
         return
@@ -39,6 +42,9 @@ def check_checkpoint(ckpt_path: str | None, root: Path, *, is_fit: bool) -> None
             f"ckpt_path must be 'last' or a checkpoint's file, got {str(path)!r}, which does not exist."
             f"{near(str(path), siblings)}"
         )
+    if not (zipfile.is_zipfile(path) if path.is_file() else (path / _SHARDED).is_file()):
+        # what torch would say of such a file depends on its first bytes
+        raise ConfigError(f"ckpt_path must be a whole checkpoint, got {str(path)!r}, which is none or is cut off.")
 
 
 def refused_checkpoint(error: BaseException) -> str | None:

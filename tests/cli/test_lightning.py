@@ -200,10 +200,20 @@ def test_a_checkpoint_of_another_stage_is_named_as_the_mistake(command, capsys):
     assert "ckpt_path must be a checkpoint of this module" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_checkpoint_is_named_as_the_mistake(command, capsys):
-    Path("last.ckpt").write_text("no checkpoint")
-    assert command("fit", "--ckpt_path=last.ckpt") == 2
-    assert "ckpt_path must be a checkpoint of this module" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "content", [b"no checkpoint", b"seed_everything: 1\ntrainer: {max_epochs: 2}\n", b"", b"PK\x03\x04"]
+)
+def test_a_file_that_is_no_checkpoint_is_named_as_the_mistake(command, capsys, content):
+    Path("mine.ckpt").write_bytes(content)
+    assert command("fit", "--ckpt_path=mine.ckpt") == 2
+    assert "ckpt_path must be a whole checkpoint, got 'mine.ckpt'" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_a_folder_that_is_no_checkpoint_is_named_as_the_mistake(command, capsys):
+    command("fit")
+    assert command("test", "--ckpt_path=runs/sft-0") == 2
+    assert "ckpt_path must be a whole checkpoint, got 'runs/sft-0'" in capsys.readouterr().err
 
 
 def test_noise_is_left_out_and_advertisements_are_not_printed(command, capfd, recwarn):
