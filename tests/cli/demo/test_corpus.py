@@ -7,7 +7,9 @@ def test_no_question_is_both_learned_and_held_out():
     corpus = read_corpus()
     assert len(corpus.heldout_prompts) >= 40
     assert len(corpus.train_prompts) > 5 * len(corpus.heldout_prompts)
-    assert not {prompt.lower() for prompt in corpus.train_prompts} & {prompt.lower() for prompt in corpus.heldout_prompts}
+    assert not {prompt.lower() for prompt in corpus.train_prompts} & {
+        prompt.lower() for prompt in corpus.heldout_prompts
+    }
 
 
 def test_turns_are_sentences_of_a_few_words():

@@ -13,7 +13,11 @@ from lightning_rlhf.cli.demo.targets import targets
 @pytest.mark.parametrize("make", [sentiment_scorer, sentiment_judge])
 def test_a_friendly_sentence_scores_above_a_neutral_and_a_hostile_one(make):
     rate = make()
-    friendly, neutral, hostile = rate("I love this wonderful day."), rate("It is a day."), rate("I hate this awful day.")
+    friendly, neutral, hostile = (
+        rate("I love this wonderful day."),
+        rate("It is a day."),
+        rate("I hate this awful day."),
+    )
     assert 1 >= friendly > 0.7 > neutral > 0.3 > hostile >= 0
     assert neutral == 0.5
     assert rate("") == 0.5
