@@ -1,13 +1,14 @@
 """The demo's own measurements."""
 
 import math
+import sys
 
 import pytest
 from scipy.stats import spearmanr
 
-from lightning_rlhf.cli.demo import measures
 from lightning_rlhf.cli.demo.measures import Measures, distinct_2, rank_correlation, sentiment_judge, sentiment_scorer
 from lightning_rlhf.cli.demo.targets import targets
+from lightning_rlhf.errors import ConfigError
 
 
 @pytest.mark.parametrize("make", [sentiment_scorer, sentiment_judge])
@@ -41,10 +42,15 @@ def test_distinct_2_falls_when_words_repeat_within_and_between_texts():
     assert distinct_2(["a", ""]) == 0.0
 
 
-def test_a_missing_package_is_named_with_the_way_to_install_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "textblob", None)
-    with pytest.raises(measures.ConfigError, match=r"must find the package textblob.*pip install"):
-        sentiment_scorer()
+@pytest.mark.parametrize(
+    ("package", "make"),
+    [("vaderSentiment.vaderSentiment", sentiment_scorer), ("textblob", sentiment_judge)],
+    ids=["scorer", "judge"],
+)
+def test_a_missing_package_is_named_with_the_way_to_install_it(package, make, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"must find the package {package.split('.')[0]}.*pip install"):
+        make()
 
 
 def test_every_target_can_be_missed():
