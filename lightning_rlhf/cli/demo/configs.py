@@ -116,7 +116,8 @@ def _ppo(output: Path) -> Stage:
         "num_epochs": 2,
         "max_response_length": MAX_RESPONSE_LENGTH,
         "temperature": TEMPERATURE,
-        "kl_coef": 0.05,
+        "kl_coef": 0.15,
+        "kl_controller": {"class_path": "AdaptiveKL", "init_args": {"target": 2.5, "horizon": 400}},
         "value_coef": 0.5,
         # without it the policy would end with one friendly sentence for every question
         "ptx_coef": 0.5,
@@ -127,7 +128,7 @@ def _ppo(output: Path) -> Stage:
         "ptx_source": {"class_path": "file", "init_args": {"path": str(output / "data" / "dialogues-train.jsonl")}},
         "batch_size": 128,
     }
-    return "PPOModule", model, ("PromptData", data), {"max_epochs": 24, "check_val_every_n_epoch": 8}
+    return "PPOModule", model, ("PromptData", data), {"max_epochs": 22, "check_val_every_n_epoch": 11}
 
 
 _STAGES: dict[str, Callable[[Path], Stage]] = {"pretrain": _pretrain, "sft": _sft, "reward": _reward, "ppo": _ppo}
