@@ -94,16 +94,20 @@ def draw_curves(output: Path) -> "Figure":
         ) from None
     figure = Figure(figsize=(11, 7), layout="constrained")
     panels = (
-        ("pretraining: held-out loss", "pretrain", "val/loss", "nats per token"),
-        ("SFT: held-out loss", "sft", "val/loss", "nats per token"),
-        ("reward model: held-out pairs", "reward", "val/accuracy", "accuracy"),
-        ("PPO: score of the rollouts", "ppo", "objective/scores", "score"),
-        ("PPO: KL to the SFT model", "ppo", "objective/kl", "nats per response"),
+        ("pretraining: loss", "pretrain", {"train/loss": "training", "val/loss": "held out"}, "nats per token"),
+        ("SFT: loss", "sft", {"train/loss": "training", "val/loss": "held out"}, "nats per token"),
+        ("reward model: held-out pairs", "reward", {"val/accuracy": ""}, "accuracy"),
+        ("PPO: score of the rollouts", "ppo", {"objective/scores": ""}, "score"),
+        ("PPO: KL to the SFT model", "ppo", {"objective/kl": ""}, "nats per response"),
     )
-    for place, (title, stage, metric, unit) in enumerate(panels, start=1):
+    for place, (title, stage, metrics, unit) in enumerate(panels, start=1):
         axes = figure.add_subplot(2, 3, place)
-        points = curve(output / stage, metric)
-        axes.plot([step for step, _ in points], [value for _, value in points], marker=".")
+        for metric, label in metrics.items():
+            points = curve(output / stage, metric)
+            marker = "" if metric == "train/loss" else "."
+            axes.plot([step for step, _ in points], [value for _, value in points], label=label, marker=marker)
+        if len(metrics) > 1:
+            axes.legend()
         axes.set(title=title, xlabel="optimizer steps", ylabel=unit)
     axes = figure.add_subplot(2, 3, 6)
     kls = [value for _, value in curve(output / "ppo", "objective/kl")]
