@@ -65,7 +65,8 @@ def test_a_schedule_that_does_not_fit_the_run_is_refused(kit, tmp_path):
 
 
 def test_a_trial_run_takes_any_warm_up(kit, tmp_path):
-    kit.fit(kit.sft(warmup_steps=3), tmp_path, fast_dev_run=True)
+    trainer = kit.fit(kit.sft(warmup_steps=3), tmp_path, fast_dev_run=True)
+    assert trainer.global_step == 1
 
 
 def trained(kit, path, stage, **options):
@@ -106,4 +107,5 @@ class Uncopyable:
 def test_a_component_need_not_be_copyable(kit):
     reward = kit.LowerCase()
     reward.client = Uncopyable()
-    kit.ppo(rewards=[reward])
+    module, _ = kit.ppo(rewards=[reward])
+    assert module.reward_functions[0] is reward
