@@ -1,13 +1,13 @@
 """Demonstrations and plain text for supervised fine-tuning."""
 
-from functools import partial
+from collections.abc import Iterable
 
 from lightning_rlhf.data.collation import collate_demonstrations, collate_packed
 from lightning_rlhf.data.loading import BatchLoader, WindowLoader
 from lightning_rlhf.data.module import RLHFData
 from lightning_rlhf.data.packing import packed
 from lightning_rlhf.data.prompts import PromptDataset
-from lightning_rlhf.data.rows import DemonstrationRows, PromptRows, Supervise
+from lightning_rlhf.data.rows import DemonstrationRows, PromptRows, Row, Supervise
 from lightning_rlhf.data.storage import OnBadRow, StoredRows
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.plugin_system.interfaces import DataSource, PromptTemplate
@@ -60,17 +60,20 @@ class DemonstrationData(RLHFData):
         self._collate = collate_packed if packing else collate_demonstrations
 
     @property
-    def _tokenization(self) -> DemonstrationRows:
+    def tokenization(self) -> DemonstrationRows:
+        """Ids, and which of them are learned."""
         return DemonstrationRows(self.formatter, self.max_length, self.supervise)
 
+    def arrange(self, rows: Iterable[Row]) -> Iterable[Row]:
+        """Joins short rows where `packing` says so."""
+        return packed(rows, self.max_length) if self.packing else rows
+
     def _rows(self, split: str) -> StoredRows:
-        if not self.packing:
-            return self.stored(split, self._tokenization)
-        return self.stored(split, self._tokenization, arrange=partial(packed, max_length=self.max_length))
+        return self.stored(split, self.tokenization, arrange=self.arrange)
 
     def train_dataloader(self) -> WindowLoader:
         """Shuffled batches with the denominators of their accumulation window."""
-        return self.training_loader(self._rows("train"), self._tokenization, self._collate)
+        return self.training_loader(self._rows("train"), self.tokenization, self._collate)
 
     def val_dataloader(self) -> BatchLoader:
         """The validation split in its order."""

@@ -3,8 +3,8 @@
 import shutil
 import uuid
 import weakref
-from abc import ABC
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_rlhf.data.loading import BatchLoader, WindowLoader
 from lightning_rlhf.data.rows import PromptRows, Row, Tally, Tokenization
 from lightning_rlhf.data.sampling import EpochSampler, heldout_batches
-from lightning_rlhf.data.storage import OnBadRow, StoredRows, cache_folder, source_name, store_rows
+from lightning_rlhf.data.storage import OnBadRow, StoredRows, cache_folder, source_name, store_rows, tokenized_rows
 from lightning_rlhf.data.template_choice import choose_template
 from lightning_rlhf.data.tokenization import PromptFormatter
 from lightning_rlhf.errors import ConfigError, DataError
@@ -96,6 +96,29 @@ class RLHFData(L.LightningDataModule, ABC):
     def tallies(self) -> dict[str, Tally]:
         """What became of the rows of each split that was read so far: stored, skipped, cut, without an ordered pair."""
         return {name: stored.tally for name, stored in self._stored.items()}
+
+    @property
+    @abstractmethod
+    def tokenization(self) -> Tokenization:
+        """What makes rows for training of a record."""
+
+    def arrange(self, rows: Iterable[Row]) -> Iterable[Row]:
+        """Rearranges the stream of rows, as packing does; here it stays as it is."""
+        return rows
+
+    def stream(self, split: str, tally: Tally, *, on_bad_row: OnBadRow | None = None) -> Iterator[Row]:
+        """The rows of a split as training would store them, one after the other; nothing is written.
+
+        Args:
+            split: train, validation or test.
+            tally: counts what is left out or cut, as far as was read.
+            on_bad_row: default: the module's own.
+
+        Raises:
+            DataError: the source cannot be read, or a row is bad.
+        """
+        rows = tokenized_rows(self.source, split, self.tokenization, on_bad_row or self.on_bad_row, tally)
+        return iter(self.arrange(rows))
 
     # What a data module gives to its base
 

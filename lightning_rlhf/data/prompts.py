@@ -125,9 +125,14 @@ class PromptData(RLHFData):
         self.max_prompt_length = max_prompt_length
         self.ptx_source = ptx_source
 
+    @property
+    def tokenization(self) -> PromptRows:
+        """Ids and text of prompts, and the rows' other fields."""
+        return PromptRows(self.formatter, self.max_prompt_length)
+
     def prompts(self, split: str) -> PromptDataset:
         """The prompts of a split."""
-        return PromptDataset(self.stored(split, PromptRows(self.formatter, self.max_prompt_length)), self.batch_size)
+        return PromptDataset(self.stored(split, self.tokenization), self.batch_size)
 
     def ptx_batches(self) -> PtxBatches | None:
         """The rows of the pretraining term; None without `ptx_source`."""

@@ -1,5 +1,7 @@
 """Rankings for reward models."""
 
+from dataclasses import replace
+
 from lightning_rlhf.data.collation import collate_rankings
 from lightning_rlhf.data.loading import BatchLoader, WindowLoader
 from lightning_rlhf.data.module import RLHFData
@@ -54,15 +56,17 @@ class RankingData(RLHFData):
             converter = LinearConverter()
         self.converter = converter
 
-    def _tokenization(self, *, keep_all: bool = False) -> RankingRows:
-        return RankingRows(self.formatter, self.max_length, self.converter, keep_all)
+    @property
+    def tokenization(self) -> RankingRows:
+        """Ids of prompts and candidates, ranks and rewards."""
+        return RankingRows(self.formatter, self.max_length, self.converter)
 
     def _rows(self, split: str) -> StoredRows:
-        return self.stored(split, self._tokenization())
+        return self.stored(split, self.tokenization)
 
     def train_dataloader(self) -> WindowLoader:
         """Shuffled batches with the number of prompts in their accumulation window."""
-        return self.training_loader(self._rows("train"), self._tokenization(), collate_rankings)
+        return self.training_loader(self._rows("train"), self.tokenization, collate_rankings)
 
     def unshuffled_train_dataloader(self) -> BatchLoader:
         """Every ranking of the training split once: what scores are centred on."""
@@ -80,7 +84,7 @@ class RankingData(RLHFData):
         """All candidates, ranked or not, to be scored: of the test, else the validation, else the training split."""
 
         def candidates(split: str) -> StoredRows:
-            return self.stored(split, self._tokenization(keep_all=True), label=f"{split} candidates")
+            return self.stored(split, replace(self.tokenization, keep_all=True), label=f"{split} candidates")
 
         split, rows = self.predicted_split(candidates)
         return self.heldout_loader(rows, collate_rankings, split)

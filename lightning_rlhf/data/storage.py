@@ -18,7 +18,7 @@ from lightning_rlhf.errors import BadRowError, RecordError
 from lightning_rlhf.plugin_system.interfaces import DataSource
 from lightning_rlhf.records import Record
 
-__all__ = ["OnBadRow", "StoredRows", "cache_folder", "source_name", "store_rows"]
+__all__ = ["OnBadRow", "StoredRows", "cache_folder", "source_name", "store_rows", "tokenized_rows"]
 
 OnBadRow = Literal["error", "skip"]
 
@@ -93,7 +93,7 @@ def store_rows(
     """
     folder.mkdir(parents=True)
     tally = Tally()
-    rows = arrange(_tokenized(source, split, tokenization, on_bad_row, tally))
+    rows = arrange(tokenized_rows(source, split, tokenization, on_bad_row, tally))
     with ArrowWriter(
         path=str(folder / "rows.arrow"), features=tokenization.features, writer_batch_size=_ROWS_PER_WRITE
     ) as writer:
@@ -107,9 +107,15 @@ def store_rows(
     return tally
 
 
-def _tokenized(
+def tokenized_rows(
     source: DataSource, split: str, tokenization: Tokenization, on_bad_row: OnBadRow, tally: Tally
 ) -> Iterator[Row]:
+    """The rows of a split one after the other, as they are to be stored; `tally` counts what is left out or cut.
+
+    Raises:
+        BadRowError: a row breaks a rule.
+        DataError: the source cannot be read, or holds another kind of record.
+    """
     records = source.load(split)
     total = len(records) if isinstance(records, Sized) else None
     bar = tqdm(

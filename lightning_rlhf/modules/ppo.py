@@ -449,10 +449,10 @@ class PPOModule(RLHFModule):
         collected: CollectedRollout = collect_rollout(
             self.actor_critic,
             prompts.batch(selection.row_ids),
-            self._scorers(),
+            self.score_pipeline(),
             self._formatter,
             self.settings,
-            self._runtime(),
+            self.rollout_runtime(),
             keys=selection.keys,
             seed=self.seed,
             iteration=iteration,
@@ -474,7 +474,8 @@ class PPOModule(RLHFModule):
             )
         return collected.rollout
 
-    def _runtime(self) -> RolloutRuntime:
+    def rollout_runtime(self) -> RolloutRuntime:
+        """What the Trainer brings along to a rollout."""
         return RolloutRuntime(
             precision=self.trainer.precision_plugin.forward_context,
             generation=partial(self.whole_weights, self.actor_critic.policy),
@@ -487,7 +488,7 @@ class PPOModule(RLHFModule):
         formatter: PromptFormatter = self.trainer.datamodule.formatter  # type: ignore[attr-defined]
         return formatter
 
-    def _scorers(self) -> ScorePipeline:
+    def score_pipeline(self) -> ScorePipeline:
         """Reward models, then reward functions; made once, when the data's template is known."""
         if self._pipeline is None:
             self._pipeline = build_pipeline(
@@ -567,10 +568,10 @@ class PPOModule(RLHFModule):
         return evaluate_prompts(
             self.actor_critic,
             on_cpu,
-            self._scorers(),
+            self.score_pipeline(),
             self._formatter,
             self.settings,
-            self._runtime(),
+            self.rollout_runtime(),
             seed=self.seed,
             greedy=greedy,
         )

@@ -59,6 +59,8 @@ class CollectedRollout(NamedTuple):
     statistics: RolloutStatistics
     samples: list[RolloutSample]
     """This rank's responses in the order of the prompts."""
+    token_rewards: Tensor
+    """`(B, R)`: what the returns are sums of, the KL penalty included."""
 
 
 def collect_rollout(
@@ -157,7 +159,7 @@ def collect_rollout(
         runtime,
     )
     statistics.metrics["value/explained_variance"] = _explained_variance(rollout, runtime)
-    return CollectedRollout(rollout, statistics, rollout_samples(responses, scored, totals, sequence_kl))
+    return CollectedRollout(rollout, statistics, rollout_samples(responses, scored, totals, sequence_kl), token_rewards)
 
 
 def _trimmed(sampled: SampledResponses) -> SampledResponses:

@@ -3,6 +3,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from lightning_rlhf.data import DemonstrationData, PromptData, RankingData
+from lightning_rlhf.data.rows import Tally
 from lightning_rlhf.data.storage import cache_folder
 from lightning_rlhf.errors import BadRowError, ConfigError, DataError, RecordError
 from lightning_rlhf.plugin_system.interfaces import RankingConverter
@@ -344,3 +345,28 @@ def test_a_record_error_of_the_source_itself_is_not_hidden(fakes, module, traine
 
     with pytest.raises(RecordError, match="broken"):
         trainer().fit(module(), datamodule=DemonstrationData(Failing(), fakes.JoinedTemplate()))
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_stream_gives_the_rows_that_training_stores_and_writes_nothing(demonstration_data, module, trainer, packing):
+    data = demonstration_data(packing=packing, max_length=20)
+    trainer(callbacks=[]).fit(module(), datamodule=data)
+    stored = data.stored("train", data.tokenization).__getitems__(range(3))
+    before = set(cache_folder().rglob("*"))
+    tally = Tally()
+    streamed = list(data.stream("train", tally))
+    assert streamed[:3] == stored
+    assert set(cache_folder().rglob("*")) == before
+    assert any(len(row["lengths"]) > 1 for row in streamed) == packing
+
+
+def test_a_stream_may_skip_bad_rows_where_training_would_stop(fakes, module, trainer):
+    rows = [BadRowError("it must be good.", origin="rows", line=1), *demonstrations(3)]
+    data = DemonstrationData(fakes.ListSource(rows), fakes.JoinedTemplate())
+    data.trainer = trainer()
+    data.trainer.strategy.connect(module())
+    tally = Tally()
+    assert len(list(data.stream("train", tally, on_bad_row="skip"))) == 3
+    assert (tally.num_skipped, tally.first_skipped) == (1, "rows:1: it must be good.")
+    with pytest.raises(BadRowError):
+        list(data.stream("train", Tally()))
