@@ -82,6 +82,8 @@ class RewardFunctionScorer(Scorer):
         columns = self._columns(responses)
         try:
             returned: Any = self.function(list(responses.prompts), list(responses.responses), **columns)
+        except ScorerError as error:  # the component's own message: it knows which response is meant
+            raise ScorerError(f"reward function {self.name!r}: {error}") from error
         except Exception as error:
             raise ScorerError(
                 f"reward function {self.name!r} must return scores, got {type(error).__name__}: {error}. "

@@ -100,6 +100,15 @@ def test_an_exception_is_an_error_that_names_function_prompt_and_response(tiny, 
         RewardFunctionScorer(tiny.function_scorer(function), "mine").score(responses)
 
 
+def test_an_error_of_the_functions_own_is_told_as_it_stands(tiny, responses):
+    def function(prompts, responses, **columns):
+        raise ScorerError("this reward function must get the column 'answer'.")
+
+    with pytest.raises(ScorerError) as error:
+        RewardFunctionScorer(tiny.function_scorer(function), "mine").score(responses)
+    assert str(error.value) == "reward function 'mine': this reward function must get the column 'answer'."
+
+
 def test_a_field_with_a_reserved_name_is_held_back_with_one_warning(tiny):
     prompts = tiny.prompts(["cd"], [{"responses": ["x"], "stopped": "row"}])
     responses = describe_responses(prompts, finish_responses(torch.tensor([[4, 1]]), [1]), tiny.formatter())
