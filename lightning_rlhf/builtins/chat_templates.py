@@ -28,6 +28,8 @@ class TokenizerTemplate(PromptTemplate):
     writing a turn marker or a stop token: prefer another where prompts are not trusted.
     """
 
+    isolates_messages = False
+
     def __init__(self) -> None:
         self._tokenizer: PreTrainedTokenizerBase | None = None
 

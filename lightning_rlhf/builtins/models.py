@@ -29,6 +29,8 @@ class TinyModel(ModelSource):
         seed: of the weights; the same seed gives the same weights anywhere.
     """
 
+    offline = True
+
     def __init__(
         self,
         hidden_size: int = 64,

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from lightning_rlhf.errors import ConfigError, ScorerError
@@ -92,6 +93,8 @@ class RegexReward(RewardFunction):
         no_match: the score of one without.
         column: the row's field to compare with; null asks for a match alone.
     """
+
+    example = MappingProxyType({"pattern": r"(?i)\bplease\b"})
 
     def __init__(self, pattern: str, match: float = 1.0, no_match: float = 0.0, column: str | None = None) -> None:
         try:

@@ -136,6 +136,8 @@ class FileSource(_RowSource):
         text_unit: what is one row of a text file: a line, or a paragraph, which ends at a blank line.
     """
 
+    offline = True
+
     def __init__(
         self,
         path: str | list[str] | dict[str, str | list[str]],

@@ -1,9 +1,10 @@
 """The base classes of components. They import no torch, so that a plug-in's names can be listed at once."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.records import Message, Record
@@ -26,8 +27,19 @@ __all__ = [
 SPLITS = ("train", "validation", "test")
 
 
-class DataSource(ABC):
+class _Configurable:
+    """What the components of all kinds share."""
+
+    example: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Arguments that make a working component, as plain data: `plugins check` builds it with them and `plugins show`
+    writes them into its snippet. Needed where an argument has no default; they should work on any machine, offline."""
+
+
+class DataSource(_Configurable, ABC):
     """Where records come from."""
+
+    offline: ClassVar[bool] = False
+    """It promises to need no network; its contract test holds it to that."""
 
     @abstractmethod
     def load(self, split: str) -> Iterable[Record]:
@@ -57,11 +69,15 @@ class Segment:
     control: bool = False
 
 
-class PromptTemplate(ABC):
+class PromptTemplate(_Configurable, ABC):
     """How a dialogue becomes text."""
 
     stop: tuple[str, ...] = ()
     """Strings that end an assistant turn. Those that are exactly one token of the tokenizer stop generation."""
+
+    isolates_messages: ClassVar[bool] = True
+    """No message can write a turn marker or a special token. False for what cannot promise that, because it hands whole
+    dialogues to code that does not tell markers from text: it is then not tested for it, which is said."""
 
     @abstractmethod
     def render(self, messages: Sequence[Message]) -> list[Segment]:
@@ -91,7 +107,7 @@ class PromptTemplate(ABC):
         )
 
 
-class RewardFunction(ABC):
+class RewardFunction(_Configurable, ABC):
     """A score for a response, computed by code."""
 
     @abstractmethod
@@ -110,7 +126,7 @@ class RewardFunction(ABC):
         """
 
 
-class RankingConverter(ABC):
+class RankingConverter(_Configurable, ABC):
     """How places become scalar rewards."""
 
     @abstractmethod
@@ -125,8 +141,11 @@ class RankingConverter(ABC):
         """
 
 
-class ModelSource(ABC):
+class ModelSource(_Configurable, ABC):
     """Where a causal language model and its tokenizer come from."""
+
+    offline: ClassVar[bool] = False
+    """It promises to need no network; its contract test holds it to that."""
 
     @abstractmethod
     def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

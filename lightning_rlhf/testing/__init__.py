@@ -1,0 +1,34 @@
+"""Tests for components: a contract per kind, and texts, tokenizers and a model to try components on.
+
+A plug-in's tests name a component, and pytest runs what every component of its kind must pass:
+
+    from lightning_rlhf.testing import RewardFunctionContract
+
+
+    class TestPoliteness(RewardFunctionContract):
+        component = "politeness"
+
+`lightning-rlhf plugins check` runs the same on everything that is installed.
+"""
+
+from lightning_rlhf.testing.converters import RankingConverterContract
+from lightning_rlhf.testing.datasets import DataSourceContract
+from lightning_rlhf.testing.models import ModelSourceContract
+from lightning_rlhf.testing.reward_functions import RewardFunctionContract
+from lightning_rlhf.testing.samples import DIALOGUES, HOSTILE_TEXTS, MARKER_TEXTS, RESPONSES
+from lightning_rlhf.testing.templates import PromptTemplateContract
+from lightning_rlhf.testing.tokenizers import byte_tokenizer, word_tokenizer
+
+__all__ = [
+    "DIALOGUES",
+    "HOSTILE_TEXTS",
+    "MARKER_TEXTS",
+    "RESPONSES",
+    "DataSourceContract",
+    "ModelSourceContract",
+    "PromptTemplateContract",
+    "RankingConverterContract",
+    "RewardFunctionContract",
+    "byte_tokenizer",
+    "word_tokenizer",
+]
