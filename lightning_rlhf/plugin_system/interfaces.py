@@ -110,6 +110,9 @@ class PromptTemplate(_Configurable, ABC):
 class RewardFunction(_Configurable, ABC):
     """A score for a response, computed by code."""
 
+    example_columns: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """The fields of a row that `example` makes it read, each with a value: `plugins check` hands them over."""
+
     @abstractmethod
     def __call__(
         self, prompts: Sequence[str], responses: Sequence[str], **columns: Sequence[Any]

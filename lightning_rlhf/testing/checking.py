@@ -20,6 +20,7 @@ from lightning_rlhf.testing.contract import Contract, described
 from lightning_rlhf.testing.converters import RankingConverterContract
 from lightning_rlhf.testing.datasets import DataSourceContract
 from lightning_rlhf.testing.models import ModelSourceContract
+from lightning_rlhf.testing.network import without_network
 from lightning_rlhf.testing.reward_functions import RewardFunctionContract
 from lightning_rlhf.testing.templates import PromptTemplateContract
 
@@ -106,7 +107,7 @@ def _checked(manager: Manager, offer: OfferedComponent) -> tuple[Verdict, list[s
             f"it needs {', '.join(missing)}, and its `example` does not say what to check it with. Give its class an "
             f"`example`, or test it with {contract.__name__} and `init_args`."
         ]
-    return _run(contract, offer)
+    return _run(contract, offer, target)
 
 
 def _required(target: Any) -> list[str]:
@@ -116,33 +117,50 @@ def _required(target: Any) -> list[str]:
     return [item.name for item in parameters if item.default is item.empty and item.kind not in variadic]
 
 
-def _run(contract: type[Contract[Any]], offer: OfferedComponent) -> tuple[Verdict, list[str]]:
+def _run(contract: type[Contract[Any]], offer: OfferedComponent, target: Any) -> tuple[Verdict, list[str]]:
     tested: type[Contract[Any]] = type(contract.__name__, (contract,), {"component": offer.name})
+    with _silenced(), without_network() as asked:
+        reasons = _faults(tested)
+        if not reasons:
+            return "pass", tested().exemptions()
+    if asked and not getattr(target, "offline", False):
+        hosts = ", ".join(dict.fromkeys(asked))
+        return "unchecked", [
+            f"it needs the network (it asked for {hosts}), which is cut off here. Test it with {contract.__name__}."
+        ]
+    return "fail", reasons
+
+
+def _faults(tested: type[Contract[Any]]) -> list[str]:
+    """What the tests of a contract find, each fault once."""
     reasons: list[str] = []
-    exemptions: list[str] = []
-    with _silenced():
-        for name in ("make", *tested.checks()):
-            try:
-                getattr(tested(), name)()
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # a component may raise anything, SystemExit too
-                reason = str(error) if isinstance(error, AssertionError) and str(error) else described(error)
-                if reason not in reasons:
-                    reasons.append(reason)
-                if name == "make":
-                    break
-        else:
-            exemptions = tested().exemptions()
-    return ("fail", reasons) if reasons else ("pass", exemptions)
+    for name in ("make", *tested.checks()):
+        try:
+            getattr(tested(), name)()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a component may raise anything, SystemExit too
+            reason = str(error) if isinstance(error, AssertionError) and str(error) else described(error)
+            if reason not in reasons:
+                reasons.append(reason)
+            if name == "make":
+                break
+    return reasons
 
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Components neither write between our lines nor wait for what somebody types."""
+    """Components neither write between our lines nor wait for what somebody types; nothing draws bars."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    before = sys.stdin
     with open(os.devnull) as nothing, contextlib.redirect_stdout(io.StringIO()):  # noqa: PTH123
-        before, sys.stdin = sys.stdin, nothing
+        sys.stdin = nothing
+        logging.disable_progress_bar()
         try:
             yield
         finally:
             sys.stdin = before
+            if bars:
+                logging.enable_progress_bar()

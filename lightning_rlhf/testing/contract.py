@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
+from lightning_rlhf.errors import UnknownComponentError
 from lightning_rlhf.plugin_system.hookspecs import BASES
 from lightning_rlhf.plugin_system.manager import plugin_manager
 from lightning_rlhf.registry import create
@@ -47,9 +48,10 @@ class Contract(Generic[Made]):
             f"{type(self).__name__} must name its component, got none. Set `component` to the short name or the class; "
             "a class that only prepares others says `__test__ = False`."
         )
-        arguments = self.init_args
-        if arguments is None:
-            arguments = getattr(self._target(component), "example", {})
+        arguments = self._of_class("example", {}) if self.init_args is None else self.init_args
+        assert isinstance(arguments, Mapping), (
+            f"the example of {self.subject} must be a mapping of arguments, got {arguments!r:.80}."
+        )
         try:
             made = component(**arguments) if isinstance(component, type) else create(self.kind, component, **arguments)
         except Exception as error:
@@ -60,8 +62,18 @@ class Contract(Generic[Made]):
         assert isinstance(made, base), f"{self.subject} must be a {base.__name__}, got a {type(made).__name__}."
         return made  # type: ignore[no-any-return]
 
-    def _target(self, component: str | type[Any]) -> Any:
-        return component if isinstance(component, type) else plugin_manager().resolve(self.kind, component)
+    def _of_class(self, attribute: str, default: Any) -> Any:
+        """What the component's class, or the function that makes it, says of itself."""
+        component = self.component
+        if isinstance(component, type):
+            return getattr(component, attribute, default)
+        try:
+            return getattr(plugin_manager().resolve(self.kind, component), attribute, default)
+        except UnknownComponentError as error:
+            raise AssertionError(
+                f"{self.subject} must be offered by an installed plug-in: {error} Install yours (pip install -e .), or "
+                "give the class instead of the name."
+            ) from error
 
     def exemptions(self) -> list[str]:
         """What the component says that it does not promise, and is not tested for."""

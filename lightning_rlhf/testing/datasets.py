@@ -109,12 +109,12 @@ class DataSourceContract(Contract[DataSource]):
         """With `offline = True` it loads where no other machine can be reached."""
         source = self.make()
         if source.offline:
-            with without_network() as tried:
+            with without_network() as asked:
                 for split in SPLITS:
                     try:
                         self.records(self.make(), split)
                     except AssertionError as error:
-                        hosts = f" It asked for {', '.join(dict.fromkeys(tried))}." if tried else ""
+                        hosts = f" It asked for {', '.join(dict.fromkeys(asked))}." if asked else ""
                         raise AssertionError(f"{error} It says that it works offline.{hosts}") from error
 
     def records(self, source: DataSource, split: str) -> list[Any]:

@@ -94,11 +94,11 @@ class ModelSourceContract(Contract[ModelSource]):
     def test_works_offline_if_it_says_so(self) -> None:
         """With `offline = True` it loads where no other machine can be reached."""
         if self.make().offline:
-            with without_network() as tried:
+            with without_network() as asked:
                 try:
                     self._load()
                 except AssertionError as error:
-                    hosts = f" It asked for {', '.join(dict.fromkeys(tried))}." if tried else ""
+                    hosts = f" It asked for {', '.join(dict.fromkeys(asked))}." if asked else ""
                     raise AssertionError(f"{error} It says that it works offline.{hosts}") from error
 
     def loaded(self) -> Any:

@@ -34,8 +34,9 @@ class RewardFunctionContract(Contract[RewardFunction]):
     __test__ = False
     kind = "reward_function"
 
-    columns: ClassVar[Mapping[str, Any]] = {}
-    """Fields of the row that the function reads, by name, with the value that every row has."""
+    columns: ClassVar[Mapping[str, Any] | None] = None
+    """Fields of the row that the function reads, by name, with the value that every row has; None: what its class gives
+    as `example_columns`."""
 
     def test_gives_one_finite_number_per_response(self) -> None:
         """Or one for each of its tokens."""
@@ -105,8 +106,7 @@ class RewardFunctionContract(Contract[RewardFunction]):
         """Empty, very long, emoji, Chinese, control characters, markers; as a response and as a prompt."""
         function = self.make()
         for text in HOSTILE_TEXTS:
-            self.scores(function, [("What?", text, True)])
-            self.scores(function, [(text, text, False), ("What?", "Yes.", True)])
+            self.scores(function, [("What?", text, True), (text, "Yes.", False)])
 
     def test_can_be_pickled(self) -> None:
         """Worker processes and checkpoints of some strategies send it as a pickle."""
@@ -125,9 +125,8 @@ class RewardFunctionContract(Contract[RewardFunction]):
 
     def batch(self, rows: Sequence[Row]) -> tuple[list[str], list[str], dict[str, list[Any]]]:
         """Prompts, responses and columns, as a run hands them over."""
-        columns: dict[str, list[Any]] = {
-            name: [copy.deepcopy(value) for _ in rows] for name, value in self.columns.items()
-        }
+        fields = self._of_class("example_columns", {}) if self.columns is None else self.columns
+        columns: dict[str, list[Any]] = {name: [copy.deepcopy(value) for _ in rows] for name, value in fields.items()}
         columns["messages"] = [(Message("user", prompt),) for prompt, _, _ in rows]
         columns["response_tokens"] = [_tokens(response, stopped) for _, response, stopped in rows]
         columns["stopped"] = [stopped for _, _, stopped in rows]
