@@ -1,0 +1,1 @@
+"""Reward functions written for TRL, trlX, OpenRLHF and verl, run unchanged."""
