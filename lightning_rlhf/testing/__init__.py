@@ -14,6 +14,7 @@ A plug-in's tests name a component, and pytest runs what every component of its 
 from lightning_rlhf.testing.converters import RankingConverterContract
 from lightning_rlhf.testing.datasets import DataSourceContract
 from lightning_rlhf.testing.models import ModelSourceContract
+from lightning_rlhf.testing.network import without_network
 from lightning_rlhf.testing.reward_functions import RewardFunctionContract
 from lightning_rlhf.testing.samples import DIALOGUES, HOSTILE_TEXTS, MARKER_TEXTS, RESPONSES
 from lightning_rlhf.testing.templates import PromptTemplateContract
@@ -30,5 +31,6 @@ __all__ = [
     "RankingConverterContract",
     "RewardFunctionContract",
     "byte_tokenizer",
+    "without_network",
     "word_tokenizer",
 ]
