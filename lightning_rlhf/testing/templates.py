@@ -1,6 +1,7 @@
 """The contract of prompt templates."""
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +15,8 @@ from lightning_rlhf.testing.tokenizers import byte_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from lightning_rlhf.data.tokenization import PromptFormatter
 
 __all__ = ["PromptTemplateContract"]
 
@@ -55,12 +58,8 @@ class PromptTemplateContract(Contract[PromptTemplate]):
         """Of a question and its answer at least."""
         template = self.bound()
         self._rendered(template, self.dialogues[0])
-        for _, segments in self._renderings(template):
-            for segment in segments:
-                assert isinstance(segment, Segment), f"{self.subject} must render segments, got {segment!r:.80}."
-                assert isinstance(segment.text, str), (
-                    f"a segment of {self.subject} must hold text, got {segment.text!r:.80}."
-                )
+        for _ in self._renderings(template):  # what is no segment is found by the way
+            pass
 
     def test_renders_the_same_again(self) -> None:
         """From the same template, and from another instance."""
@@ -78,10 +77,8 @@ class PromptTemplateContract(Contract[PromptTemplate]):
 
     def test_segments_join_to_the_rendering(self) -> None:
         """The ids of the segments decode to their text; a chat template for transformers writes the same."""
-        from lightning_rlhf.data.tokenization import PromptFormatter
-
         for tokenizer in (self.tokenizer(), self.tokenizer(self._markers())):
-            formatter = PromptFormatter(self.make(), tokenizer)
+            formatter = self._formatter(tokenizer)
             chat_template = getattr(formatter.template, "chat_template", None)
             for messages, segments in self._renderings(formatter.template):
                 added = {tokenizer.bos_token_id, tokenizer.eos_token_id}
@@ -109,12 +106,12 @@ class PromptTemplateContract(Contract[PromptTemplate]):
             for index, (message, (start, end)) in enumerate(zip(messages, spans, strict=True)):
                 speaks = message.role == "assistant"
                 assert all(flag == speaks for flag in mask[start:end]), (
-                    f"{self.subject} must supervise {'all' if speaks else 'nothing'} that a {message.role} message "
-                    f"says, got {_brackets(segments)} (supervised in brackets)."
+                    f"{self.subject} must supervise {'all' if speaks else 'nothing'} that the {message.role} says, got "
+                    f"{_brackets(segments)} (supervised in brackets)."
                 )
                 before = mask[place + tail : start - _width_of_space(text, start) if speaks else start]
                 assert not any(before), (
-                    f"{self.subject} must not supervise what stands before a {message.role} message, got "
+                    f"{self.subject} must not supervise what stands before the {message.role}'s message, got "
                     f"{_brackets(segments)} (supervised in brackets)."
                 )
                 place, tail = end, self._ending(template, messages[: index + 1]) if speaks else 0
@@ -124,9 +121,7 @@ class PromptTemplateContract(Contract[PromptTemplate]):
 
     def test_generation_prompt_begins_the_rendering(self) -> None:
         """The prompt, and then the response, is the whole dialogue: in text and in ids."""
-        from lightning_rlhf.data.tokenization import PromptFormatter
-
-        formatter = PromptFormatter(self.make(), self.tokenizer())
+        formatter = self._formatter(self.tokenizer(self._markers()))
         for messages, _ in self._renderings(formatter.template):
             for index, message in enumerate(messages):
                 if message.role != "assistant" or not index:
@@ -150,12 +145,10 @@ class PromptTemplateContract(Contract[PromptTemplate]):
 
     def test_no_message_writes_a_marker(self) -> None:
         """Text that looks like a marker or a special token stays text, and leaves what is supervised as it was."""
-        from lightning_rlhf.data.tokenization import PromptFormatter
-
         if not self.make().isolates_messages:
             return  # `exemptions` says so
         markers = self._markers()
-        formatter = PromptFormatter(self.make(), self.tokenizer(markers))
+        formatter = self._formatter(self.tokenizer(markers))
         special = {*formatter.tokenizer.added_tokens_decoder, *formatter.stop_ids}
         hostile = {text.strip() for text in (*MARKER_TEXTS, *markers, *formatter.tokenizer.all_special_tokens)}
         for dialogue in _MARKED:
@@ -189,15 +182,17 @@ class PromptTemplateContract(Contract[PromptTemplate]):
         from lightning_rlhf.models import RecordedTemplate
 
         template = self.make()
+        for name, parameter in inspect.signature(type(template)).parameters.items():
+            kept = hasattr(template, name) or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            assert kept, f"{self.subject} must keep its argument {name!r} as an attribute of that name, got none."
         try:
             rebuilt = type(template)(**dict(RecordedTemplate.of(template).init_args))
         except Exception as error:
             raise AssertionError(
                 f"{self.subject} must be rebuilt from its attributes, got {described(error)}."
             ) from error
-        rebuilt = rebuilt.bind(self.tokenizer())
         for messages, segments in self._renderings(self.bound()):
-            again = self._rendered(rebuilt, messages)
+            again = self._rendered(rebuilt.bind(self.tokenizer()), messages)
             assert again == segments, (
                 f"{self.subject} must render the same when it is rebuilt from its attributes, got {_text(again)!r} "
                 f"instead of {_text(segments)!r}."
@@ -217,28 +212,46 @@ class PromptTemplateContract(Contract[PromptTemplate]):
         )
         return bound
 
+    def _formatter(self, tokenizer: "PreTrainedTokenizerBase") -> "PromptFormatter":
+        from lightning_rlhf.data.tokenization import PromptFormatter
+
+        self.bound()  # tells of a bind that returns something else
+        return PromptFormatter(self.make(), tokenizer)
+
     def _renderings(self, template: PromptTemplate) -> Iterator[tuple[Dialogue, list[Segment]]]:
+        """The dialogues, less those that the template refuses."""
         for messages in self.dialogues:
             try:
-                segments = template.render(messages)
+                template.render(messages)
             except TemplateError:
                 continue
-            except Exception as error:
-                raise AssertionError(f"{self.subject} must render any dialogue, got {described(error)}.") from error
-            yield messages, list(segments)
+            except Exception:  # told of below
+                pass
+            yield messages, self._rendered(template, messages)
 
     def _rendered(self, template: PromptTemplate, messages: Dialogue) -> list[Segment]:
-        try:
-            return list(template.render(messages))
-        except Exception as error:
-            roles = ", ".join(message.role for message in messages)
-            raise AssertionError(f"{self.subject} must render the turns {roles}, got {described(error)}.") from error
+        return self._segments(template.render, messages, "render")
 
     def _prompt(self, template: PromptTemplate, messages: Dialogue) -> list[Segment]:
+        return self._segments(template.generation_prompt, messages, "have a generation prompt for")
+
+    def _segments(
+        self, render: Callable[[Dialogue], Iterable[Segment]], messages: Dialogue, task: str
+    ) -> list[Segment]:
+        """What a method of the template returns, found to be of the right form."""
         try:
-            return list(template.generation_prompt(messages))
+            segments = list(render(messages))
         except Exception as error:
-            raise AssertionError(f"{self.subject} must have a generation prompt, got {described(error)}.") from error
+            roles = ", ".join(message.role for message in messages)
+            raise AssertionError(f"{self.subject} must {task} the turns {roles}, got {described(error)}.") from error
+        for segment in segments:
+            assert isinstance(segment, Segment), (
+                f"{self.subject} must {task} dialogues in segments, got {segment!r:.80}."
+            )
+            assert isinstance(segment.text, str), (
+                f"a segment of {self.subject} must hold text, got {segment.text!r:.80}."
+            )
+        return segments
 
     def _spans(self, messages: Dialogue, text: str) -> list[tuple[int, int]]:
         """Where each message stands in the rendering."""
