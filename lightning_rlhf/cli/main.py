@@ -1,6 +1,7 @@
 """The console script: reads the first word and hands over. Imports no torch; only the heavy commands do."""
 
 import difflib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,9 +17,10 @@ __all__ = ["main"]
 Command = Callable[[list[str]], int | None]
 
 _TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-_COMMANDS = (*_TRAINER_COMMANDS, "demo", "plugins")
+_COMMANDS = (*_TRAINER_COMMANDS, "doctor", "inspect", "demo", "plugins")
 _USER_ERROR = 2
 _INTERRUPTED = 130
+_BROKEN_PIPE = 141
 
 _HELP = """\
 usage: lightning-rlhf COMMAND [ARGUMENTS]
@@ -30,8 +32,10 @@ commands:
   validate    the validation metrics of a checkpoint
   test        the same metrics on the test split
   predict     write predictions.jsonl: responses, or the scores of a reward model
+  doctor      look at a run before it starts: tokens, template, rows, rewards, memory
+  inspect     one row as the model sees it
   demo        the whole recipe on a laptop, offline
-  plugins     list the installed plug-ins and what they offer
+  plugins     list, show and check what is installed, or start a plug-in of your own
 
 options:
   --version   show the version and exit
@@ -49,18 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int | None:
             launcher of distributed training runs it again.
 
     Returns:
-        The exit status: 2 for a user's mistake, 130 for an interrupt.
+        The exit status: 2 for a user's mistake, 130 for an interrupt, 141 when nobody reads the output any more.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     format_before, warnings.formatwarning = warnings.formatwarning, _formatted_warning
     try:
-        return _run(words)
+        status = _run(words)
+        sys.stdout.flush()
+        return status
     except LightningRLHFError as error:
         print(f"lightning-rlhf: error: {error}", file=sys.stderr)
         return _USER_ERROR
     except KeyboardInterrupt:
         print("lightning-rlhf: interrupted", file=sys.stderr)
         return _INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has seen enough: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered must not fail again at exit
+        return _BROKEN_PIPE
     finally:
         warnings.formatwarning = format_before
 

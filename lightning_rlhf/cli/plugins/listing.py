@@ -1,34 +1,15 @@
-"""`lightning-rlhf plugins`: what is installed, whether it works, and what it offers. Imports no torch."""
+"""`plugins list`: every plug-in, whether it works and what it offers. Imports no torch."""
 
-import argparse
 import json
-from collections.abc import Sequence
 
 from lightning_rlhf.plugin_system.component import KINDS
-from lightning_rlhf.plugin_system.manager import Manager, PluginRecord, plugin_manager
+from lightning_rlhf.plugin_system.manager import Manager, PluginRecord
 
-__all__ = ["run"]
-
-
-def run(argv: Sequence[str]) -> int:
-    """Run `plugins` with the words after it.
-
-    Raises:
-        SystemExit: the words are not understood (2), or help was asked for (0).
-    """
-    parser = argparse.ArgumentParser(
-        prog="lightning-rlhf plugins", description="Installed plug-ins and what they offer.", allow_abbrev=False
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    listing = commands.add_parser("list", help="every plug-in: version, status, components", allow_abbrev=False)
-    listing.add_argument("--json", action="store_true", help="print JSON for programs")
-    arguments = parser.parse_args(argv)
-    manager = plugin_manager()
-    print(_as_json(manager) if arguments.json else _as_text(manager))
-    return 0
+__all__ = ["as_json", "as_text"]
 
 
-def _as_json(manager: Manager) -> str:
+def as_json(manager: Manager) -> str:
+    """The list for programs."""
     plugins = [
         {
             "distribution": record.distribution,
@@ -44,7 +25,8 @@ def _as_json(manager: Manager) -> str:
     return json.dumps(plugins, indent=2)
 
 
-def _as_text(manager: Manager) -> str:
+def as_text(manager: Manager) -> str:
+    """The list for people."""
     return "\n\n".join("\n".join(_lines(record, manager)) for record in manager.plugins)
 
 

