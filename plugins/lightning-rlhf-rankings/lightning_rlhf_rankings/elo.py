@@ -24,7 +24,7 @@ class EloConverter(AggregatingConverter):
     towards the utilities of Bradley-Terry. Elo defines no standard errors.
 
     Args:
-        k_factor: points that a comparison between equals moves by, doubled. 400 points are odds of 10 to 1; the rewards
+        k_factor: how many points a comparison moves a candidate by at most. 400 points are odds of 10 to 1; the rewards
             are log-odds, `points * ln(10) / 400`.
     """
 
