@@ -5,8 +5,8 @@ import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import Distribution
+from functools import cache, partial
+from importlib.metadata import Distribution, EntryPoint
 from typing import Literal
 
 from lightning_rlhf.errors import ConfigError, PluginError, UnknownComponentError
@@ -17,6 +17,7 @@ from lightning_rlhf.plugin_system.isolation import guarded
 from lightning_rlhf.plugin_system.offers import OfferedComponent, offered_components
 from lightning_rlhf.plugin_system.reporting import Reporter
 from lightning_rlhf.plugin_system.targets import Target, TargetLoader
+from lightning_rlhf.plugin_system.tracing import Tracer
 from lightning_rlhf.version import __version__
 
 __all__ = ["Manager", "PluginRecord", "Status", "plugin_manager"]
@@ -56,12 +57,13 @@ class Manager:
     ) -> None:
         environ = os.environ if environ is None else environ
         self._reporter = Reporter(strict=environ.get("LIGHTNING_RLHF_STRICT_PLUGINS", "") not in ("", "0"))
-        builtin = offered_components([importlib.import_module(_BUILTIN_MODULE)], BUILTIN, __version__)
+        self._tracer = Tracer.from_environment(environ)
+        builtin = offered_components([importlib.import_module(_BUILTIN_MODULE)], BUILTIN, __version__, self._tracer)
         reserved = {(offer.kind, offer.name) for offer in builtin}
         selection = Selection.from_environment(environ)
         records = [PluginRecord(BUILTIN, __version__, "active", None, tuple(builtin))]
         for plugin in installed_plugins(distributions):
-            record = _examined(plugin, selection, reserved)
+            record = _examined(plugin, selection, reserved, self._tracer)
             records.append(record)
             if record.status in ("broken", "incompatible"):
                 self._reporter.report(_set_aside(_named(record), record.reason))
@@ -125,7 +127,9 @@ class Manager:
         offer = self.find(kind, name)
         if (kind, name) not in self._targets:
             try:
-                self._targets[kind, name] = self._loader.load(offer.target, BASES[kind])
+                load = partial(self._loader.load, offer.target, BASES[kind])
+                who = f"{offer.distribution} {offer.version}"
+                self._targets[kind, name] = self._tracer.call(who, f"{kind} {name}", load)
             except PluginError as error:
                 self.set_aside(offer, str(error))
                 raise UnknownComponentError(self._faults[kind, name]) from error
@@ -164,24 +168,31 @@ def plugin_manager() -> Manager:
     return Manager()
 
 
-def _examined(plugin: Installed, selection: Selection, reserved: set[tuple[str, str]]) -> PluginRecord:
+def _examined(plugin: Installed, selection: Selection, reserved: set[tuple[str, str]], tracer: Tracer) -> PluginRecord:
     """The record of one installed plug-in; its code runs only if nothing forbids that beforehand."""
     refusal = selection.refusal(plugin.name)
     if refusal is not None:
+        tracer.say(f"{plugin.name} {plugin.version}", f"not asked: {refusal}")
         return PluginRecord(plugin.name, plugin.version, "disabled", refusal)
     requirement = plugin.excluded_by()
     if requirement is not None:
         reason = f"it requires {requirement}, this is {__version__}"
+        tracer.say(f"{plugin.name} {plugin.version}", f"not asked: {reason}")
         return PluginRecord(plugin.name, plugin.version, "incompatible", reason)
     offers: list[OfferedComponent] = []
     try:
-        objects = [guarded(point.load, f"importing {point.value!r}") for point in plugin.entry_points]
-        offers = offered_components(objects, plugin.name, plugin.version)
+        objects = [_imported(plugin, point, tracer) for point in plugin.entry_points]
+        offers = offered_components(objects, plugin.name, plugin.version, tracer)
         _check_names(offers, reserved)
     except PluginError as error:
         reason = str(error).rstrip(".")
         return PluginRecord(plugin.name, plugin.version, "broken", reason, withheld=tuple(offers))
     return PluginRecord(plugin.name, plugin.version, "active", None, tuple(offers))
+
+
+def _imported(plugin: Installed, point: EntryPoint, tracer: Tracer) -> object:
+    doing = f"importing {point.value!r}"
+    return tracer.call(f"{plugin.name} {plugin.version}", doing, partial(guarded, point.load, doing))
 
 
 def _check_names(offers: Iterable[OfferedComponent], reserved: set[tuple[str, str]]) -> None:

@@ -12,6 +12,7 @@ from lightning_rlhf.errors import PluginError
 from lightning_rlhf.plugin_system.component import Component
 from lightning_rlhf.plugin_system.hookspecs import GROUP, HOOKS, HookSpecs
 from lightning_rlhf.plugin_system.isolation import guarded
+from lightning_rlhf.plugin_system.tracing import Tracer
 
 __all__ = ["OfferedComponent", "offered_components"]
 
@@ -35,7 +36,9 @@ class OfferedComponent:
         return f"{self.target.__module__}.{self.target.__qualname__}"
 
 
-def offered_components(plugins: Sequence[object], distribution: str, version: str) -> list[OfferedComponent]:
+def offered_components(
+    plugins: Sequence[object], distribution: str, version: str, tracer: Tracer | None = None
+) -> list[OfferedComponent]:
     """What the hooks of a distribution's plug-in objects offer, each hook called once.
 
     A name offered twice for one kind is in the list twice.
@@ -44,6 +47,7 @@ def offered_components(plugins: Sequence[object], distribution: str, version: st
         PluginError: a hook is unknown, takes arguments, is a wrapper, raises, prints, reads input or returns something
             else than components.
     """
+    tracer = tracer or Tracer()
     # A manager of its own for each distribution: what one of them breaks in it cannot reach another.
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(HookSpecs)
@@ -52,7 +56,9 @@ def offered_components(plugins: Sequence[object], distribution: str, version: st
     offers = []
     for hook, kind in HOOKS.items():
         for implementation in getattr(manager.hook, hook).get_hookimpls():
-            for item in guarded(partial(_items, implementation.function, hook), f"hook {hook}"):
+            call = partial(_items, implementation.function, hook)
+            ask = partial(guarded, call, f"hook {hook}")
+            for item in tracer.call(f"{distribution} {version}", f"{hook}()", ask):
                 offers.append(OfferedComponent(kind, item.name, item.target, item.summary, distribution, version))
     return offers
 
