@@ -8,7 +8,8 @@ A plug-in's tests name a component, and pytest runs what every component of its 
     class TestPoliteness(RewardFunctionContract):
         component = "politeness"
 
-`lightning-rlhf plugins check` runs the same on everything that is installed.
+`lightning-rlhf plugins check` runs the same on everything that is installed. `lightning_rlhf.testing.fixtures` has
+fixtures for pytest.
 """
 
 from lightning_rlhf.testing.converters import RankingConverterContract
@@ -17,8 +18,8 @@ from lightning_rlhf.testing.models import ModelSourceContract
 from lightning_rlhf.testing.network import without_network
 from lightning_rlhf.testing.reward_functions import RewardFunctionContract
 from lightning_rlhf.testing.samples import DIALOGUES, HOSTILE_TEXTS, MARKER_TEXTS, RESPONSES
+from lightning_rlhf.testing.stand_ins import byte_tokenizer, tiny_model, word_tokenizer
 from lightning_rlhf.testing.templates import PromptTemplateContract
-from lightning_rlhf.testing.tokenizers import byte_tokenizer, word_tokenizer
 
 __all__ = [
     "DIALOGUES",
@@ -31,6 +32,7 @@ __all__ = [
     "RankingConverterContract",
     "RewardFunctionContract",
     "byte_tokenizer",
+    "tiny_model",
     "without_network",
     "word_tokenizer",
 ]

@@ -157,10 +157,10 @@ def _silenced() -> Iterator[None]:
     before = sys.stdin
     with open(os.devnull) as nothing, contextlib.redirect_stdout(io.StringIO()):  # noqa: PTH123
         sys.stdin = nothing
-        logging.disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
             sys.stdin = before
             if bars:
-                logging.enable_progress_bar()
+                logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -45,7 +45,7 @@ class RewardFunctionContract(Contract[RewardFunction]):
 
     def test_scores_tokens_one_by_one_or_not_at_all(self) -> None:
         """The per-token form has one number for each of the response's tokens, and all responses have it or none."""
-        rows = _rows((*RESPONSES, ""))
+        rows = _rows(RESPONSES)
         scores = self.scores(self.make(), rows)
         per_token = [isinstance(score, list) for score in scores]
         assert all(per_token) or not any(per_token), (
@@ -151,7 +151,7 @@ class RewardFunctionContract(Contract[RewardFunction]):
             return function(prompts, responses, **columns)
         except Exception as error:
             raise AssertionError(
-                f"{self.subject} must score any text, got {described(error)} for the responses "
+                f"{self.subject} must score any text, got {described(error)} for a batch with the responses "
                 f"{', '.join(map(_shown, responses[:3]))}."
             ) from error
 

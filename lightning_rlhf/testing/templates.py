@@ -3,15 +3,23 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.plugin_system.interfaces import PromptTemplate, Segment
 from lightning_rlhf.records import Message
 from lightning_rlhf.testing.contract import Contract, described
+from lightning_rlhf.testing.renderings import (
+    bracketed,
+    joined,
+    learned_part,
+    replaced,
+    space_before,
+    supervision,
+    text_of,
+)
 from lightning_rlhf.testing.samples import DIALOGUES, MARKER_TEXTS
-from lightning_rlhf.testing.tokenizers import byte_tokenizer
+from lightning_rlhf.testing.stand_ins import byte_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,13 +75,13 @@ class PromptTemplateContract(Contract[PromptTemplate]):
         for messages, first in self._renderings(template):
             for again in (self._rendered(template, messages), self._rendered(self.bound(), messages)):
                 assert again == first, (
-                    f"{self.subject} must be deterministic, got {_text(first)!r} and {_text(again)!r} for one dialogue."
+                    f"{self.subject} must be deterministic, got {text_of(first)!r} and {text_of(again)!r}."
                 )
 
     def test_contains_every_message(self) -> None:
         """In order."""
         for messages, segments in self._renderings(self.bound()):
-            self._spans(messages, _text(segments))
+            self._spans(messages, text_of(segments))
 
     def test_segments_join_to_the_rendering(self) -> None:
         """The ids of the segments decode to their text; a chat template for transformers writes the same."""
@@ -83,7 +91,7 @@ class PromptTemplateContract(Contract[PromptTemplate]):
             for messages, segments in self._renderings(formatter.template):
                 added = {tokenizer.bos_token_id, tokenizer.eos_token_id}
                 ids = [index for index in formatter.encode(messages).ids if index not in added]
-                decoded, expected = tokenizer.decode(ids), self._without_added(_learned_part(segments), tokenizer)
+                decoded, expected = tokenizer.decode(ids), _written(learned_part(segments), tokenizer)
                 assert decoded == expected, (
                     f"the segments of {self.subject} must join to the rendering, got the ids of {decoded!r} for "
                     f"{expected!r}."
@@ -91,7 +99,7 @@ class PromptTemplateContract(Contract[PromptTemplate]):
                 if isinstance(chat_template, str):
                     chat = [{"role": message.role, "content": message.content} for message in messages]
                     written = tokenizer.apply_chat_template(chat, chat_template=chat_template, tokenize=False)
-                    rendering = self._without_added(segments, tokenizer)
+                    rendering = _written(segments, tokenizer)
                     assert str(written).replace(str(tokenizer.eos_token), "") == rendering, (
                         f"the chat_template of {self.subject} must render the same, got {written!r} for {rendering!r}."
                     )
@@ -100,24 +108,23 @@ class PromptTemplateContract(Contract[PromptTemplate]):
         """Each assistant turn with what ends it, and nothing else."""
         template = self.bound()
         for messages, segments in self._renderings(template):
-            text, mask = _text(segments), _mask(segments)
+            text, mask = text_of(segments), supervision(segments)
             spans = self._spans(messages, text)
             place, tail = 0, 0
             for index, (message, (start, end)) in enumerate(zip(messages, spans, strict=True)):
                 speaks = message.role == "assistant"
                 assert all(flag == speaks for flag in mask[start:end]), (
                     f"{self.subject} must supervise {'all' if speaks else 'nothing'} that the {message.role} says, got "
-                    f"{_brackets(segments)} (supervised in brackets)."
+                    f"{bracketed(segments)} (supervised in brackets)."
                 )
-                before = mask[place + tail : start - _width_of_space(text, start) if speaks else start]
+                before = mask[place + tail : start - space_before(text, start) if speaks else start]
                 assert not any(before), (
                     f"{self.subject} must not supervise what stands before the {message.role}'s message, got "
-                    f"{_brackets(segments)} (supervised in brackets)."
+                    f"{bracketed(segments)} (supervised in brackets)."
                 )
                 place, tail = end, self._ending(template, messages[: index + 1]) if speaks else 0
                 if speaks:
                     self._check_stop(template, segments, end)
-            assert not any(mask[place + tail :])
 
     def test_generation_prompt_begins_the_rendering(self) -> None:
         """The prompt, and then the response, is the whole dialogue: in text and in ids."""
@@ -128,10 +135,10 @@ class PromptTemplateContract(Contract[PromptTemplate]):
                     continue
                 before, turns = messages[:index], messages[: index + 1]
                 prompt, whole = self._prompt(formatter.template, before), self._rendered(formatter.template, turns)
-                text, rest = _text(prompt), _text(whole)[len(_text(prompt)) :]
-                assert _text(whole).startswith(text), (
+                text, rest = text_of(prompt), text_of(whole)[len(text_of(prompt)) :]
+                assert text_of(whole).startswith(text), (
                     f"the generation prompt of {self.subject} must be a prefix of the rendering, got {text!r} and "
-                    f"{_text(whole)!r}."
+                    f"{text_of(whole)!r}."
                 )
                 assert rest.lstrip().startswith(message.content.strip()), (
                     f"the generation prompt of {self.subject} must end where the response begins, got {text!r} before "
@@ -158,7 +165,7 @@ class PromptTemplateContract(Contract[PromptTemplate]):
                     segments = formatter.template.render(plain)
                 except TemplateError:
                     break
-                shown = _brackets(segments)
+                shown = bracketed(segments)
                 assert not any(_PLACEHOLDER in segment.text for segment in segments if segment.control), (
                     f"{self.subject} must not put text of a message into a control segment, got {shown}."
                 )
@@ -166,15 +173,15 @@ class PromptTemplateContract(Contract[PromptTemplate]):
                 for text in sorted(hostile):
                     messages = _with(dialogue, index, text)
                     got = self._rendered(formatter.template, messages)
-                    expected = [_filled(segment, text) for segment in segments]
-                    assert _joined(got) == _joined(expected), (
-                        f"{self.subject} must take what a message says as text, got {_brackets(got)} instead of "
-                        f"{_brackets(expected)} (supervised in brackets)."
+                    expected = [replaced(segment, _PLACEHOLDER, text) for segment in segments]
+                    assert joined(got) == joined(expected), (
+                        f"{self.subject} must take what a message says as text, got {bracketed(got)} instead of "
+                        f"{bracketed(expected)} (supervised in brackets)."
                     )
                     ids = [token for token in formatter.encode(messages).ids if token in special]
                     assert ids == expected_ids, (
                         f"no message may write a special token through {self.subject}, got "
-                        f"{formatter.tokenizer.convert_ids_to_tokens(ids)} for {_text(got)!r}."
+                        f"{formatter.tokenizer.convert_ids_to_tokens(ids)} for {text_of(got)!r}."
                     )
 
     def test_is_rebuilt_from_its_arguments(self) -> None:
@@ -194,8 +201,8 @@ class PromptTemplateContract(Contract[PromptTemplate]):
         for messages, segments in self._renderings(self.bound()):
             again = self._rendered(rebuilt.bind(self.tokenizer()), messages)
             assert again == segments, (
-                f"{self.subject} must render the same when it is rebuilt from its attributes, got {_text(again)!r} "
-                f"instead of {_text(segments)!r}."
+                f"{self.subject} must render the same when it is rebuilt from its attributes, got {text_of(again)!r} "
+                f"instead of {text_of(segments)!r}."
             )
 
     def exemptions(self) -> list[str]:
@@ -269,16 +276,16 @@ class PromptTemplateContract(Contract[PromptTemplate]):
 
     def _ending(self, template: PromptTemplate, messages: Dialogue) -> int:
         """How many characters a template writes after a last assistant message: what may end its turn."""
-        text = _text(self._rendered(template, messages))
+        text = text_of(self._rendered(template, messages))
         return len(text) - self._spans(messages, text)[-1][1]
 
     def _check_stop(self, template: PromptTemplate, segments: list[Segment], end: int) -> None:
-        text, mask = _text(segments), _mask(segments)
+        text, mask = text_of(segments), supervision(segments)
         for stop in template.stop:
             if stop and text.startswith(stop, end):
                 assert all(mask[end : end + len(stop)]), (
                     f"{self.subject} must supervise the {stop!r} that ends an assistant turn, got "
-                    f"{_brackets(segments)} (supervised in brackets)."
+                    f"{bracketed(segments)} (supervised in brackets)."
                 )
 
     def _markers(self) -> list[str]:
@@ -291,47 +298,10 @@ class PromptTemplateContract(Contract[PromptTemplate]):
             written = []
         return list(dict.fromkeys(text.strip() for text in (*template.stop, *written) if len(text.strip()) > 1))
 
-    @staticmethod
-    def _without_added(segments: Sequence[Segment], tokenizer: Any) -> str:
-        """The text without the tokens that the formatter may add, where the template writes them itself."""
-        text = ""
-        for segment in segments:
-            part = segment.text
-            for token in (tokenizer.bos_token, tokenizer.eos_token):
-                part = part.replace(token, "") if segment.control else part
-            text += part
-        return text
-
 
 @cache
 def _tokenizer(markers: tuple[str, ...]) -> "PreTrainedTokenizerBase":
     return byte_tokenizer(markers, bos=bool(markers))
-
-
-def _text(segments: Sequence[Segment]) -> str:
-    return "".join(segment.text for segment in segments)
-
-
-def _mask(segments: Sequence[Segment]) -> list[bool]:
-    """Whether each character is supervised."""
-    return [segment.supervised for segment in segments for _ in segment.text]
-
-
-def _brackets(segments: Sequence[Segment]) -> str:
-    """Supervised text in [brackets]."""
-    runs = groupby((segment for segment in segments if segment.text), key=lambda segment: segment.supervised)
-    return repr("".join(f"[{_text(list(run))}]" if supervised else _text(list(run)) for supervised, run in runs))
-
-
-def _joined(segments: Sequence[Segment]) -> list[tuple[str, bool, bool]]:
-    """Segments without empty ones, neighbours of one kind joined."""
-    kept = (segment for segment in segments if segment.text)
-    runs = groupby(kept, key=lambda segment: (segment.supervised, segment.control))
-    return [(_text(list(run)), *kind) for kind, run in runs]
-
-
-def _filled(segment: Segment, text: str) -> Segment:
-    return Segment(segment.text.replace(_PLACEHOLDER, text), segment.supervised, segment.control)
 
 
 def _with(dialogue: Dialogue, index: int, content: str) -> tuple[Message, ...]:
@@ -339,12 +309,11 @@ def _with(dialogue: Dialogue, index: int, content: str) -> tuple[Message, ...]:
     return tuple(Message(turn.role, content) if place == index else turn for place, turn in enumerate(dialogue))
 
 
-def _learned_part(segments: Sequence[Segment]) -> list[Segment]:
-    """The segments up to the last supervised one: what the formatter encodes of a dialogue that the assistant ends."""
-    last = max((place for place, segment in enumerate(segments) if segment.supervised), default=len(segments) - 1)
-    return list(segments[: last + 1])
-
-
-def _width_of_space(text: str, end: int) -> int:
-    """How many characters of white space stand before a place: a template may count them to what follows."""
-    return end - len(text[:end].rstrip())
+def _written(segments: Sequence[Segment], tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The rendering less the BOS and EOS that the template writes: the formatter adds them where it does not."""
+    return "".join(
+        segment.text.replace(str(tokenizer.bos_token), "").replace(str(tokenizer.eos_token), "")
+        if segment.control
+        else segment.text
+        for segment in segments
+    )

@@ -7,8 +7,6 @@ from lightning_rlhf.builtins.converters import LinearConverter
 from lightning_rlhf.plugin_system.interfaces import RankingConverter
 from lightning_rlhf.testing import RankingConverterContract
 
-pytestmark = pytest.mark.usefixtures("collected_afterwards")
-
 
 class TestLinear(RankingConverterContract):
     component = "linear"

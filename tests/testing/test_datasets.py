@@ -10,8 +10,6 @@ from lightning_rlhf.plugin_system.interfaces import DataSource
 from lightning_rlhf.records import Demonstration, Message, Prompt, Text
 from lightning_rlhf.testing import DataSourceContract
 
-pytestmark = pytest.mark.usefixtures("collected_afterwards")
-
 ROWS = [{"prompt": f"What is {number} + 1?", "response": f"{number + 1}."} for number in range(40)]
 
 

@@ -9,8 +9,6 @@ from lightning_rlhf.builtins.models import TinyModel
 from lightning_rlhf.plugin_system.interfaces import ModelSource
 from lightning_rlhf.testing import ModelSourceContract
 
-pytestmark = pytest.mark.usefixtures("collected_afterwards")
-
 
 class TestTiny(ModelSourceContract):
     component = "tiny"

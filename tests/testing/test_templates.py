@@ -8,8 +8,6 @@ from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.plugin_system.interfaces import PromptTemplate, Segment
 from lightning_rlhf.testing import PromptTemplateContract
 
-pytestmark = pytest.mark.usefixtures("collected_afterwards")
-
 
 class TestPlain(PromptTemplateContract):
     component = "plain"

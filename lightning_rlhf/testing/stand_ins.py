@@ -1,4 +1,4 @@
-"""Tokenizers that need no download, for tests."""
+"""Tokenizers and a model that need no download."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["byte_tokenizer", "word_tokenizer"]
+    from lightning_rlhf.models import LoadedModel
+
+__all__ = ["byte_tokenizer", "tiny_model", "word_tokenizer"]
 
 _PAD, _BOS, _EOS, _UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 
-CHAT_TEMPLATE = (
+_CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>\n"
     "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}</s>{% endgeneration %}"
     "{% else %}{{ message['content'] }}{% endif %}\n{% endfor %}"
@@ -43,7 +45,7 @@ def byte_tokenizer(markers: Sequence[str] = (), *, bos: bool = False) -> "PreTra
         eos_token=_EOS,
         pad_token=_PAD,
         additional_special_tokens=list(dict.fromkeys(markers)),
-        chat_template=CHAT_TEMPLATE,
+        chat_template=_CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
 
@@ -71,6 +73,14 @@ def word_tokenizer(texts: Sequence[str], markers: Sequence[str] = ()) -> "PreTra
         pad_token=_PAD,
         unk_token=_UNKNOWN,
         additional_special_tokens=list(dict.fromkeys(markers)),
-        chat_template=CHAT_TEMPLATE,
+        chat_template=_CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
+
+
+def tiny_model(seed: int = 0) -> "LoadedModel":
+    """A random model of a few thousand weights with its own byte tokenizer, as a run loads its `base`."""
+    from lightning_rlhf.builtins.models import TinyModel
+    from lightning_rlhf.models import load_base
+
+    return load_base(TinyModel(hidden_size=16, num_layers=1, num_heads=2, max_positions=256, seed=seed))
