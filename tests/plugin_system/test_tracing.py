@@ -42,7 +42,9 @@ def test_calls_and_results_are_printed(fake_plugins, capsys):
 def test_what_a_hook_raises_is_printed(fake_plugins):
     fake_plugins.install("bad", PLUGIN.replace("return [", "raise KeyError('x'); ["))
     printed = fake_plugins.python("from lightning_rlhf.cli.main import main\nmain(['plugins', 'list'])", **ON).stderr
-    assert re.search(r"trace: bad 1\.0: rlhf_models\(\) failed after [\d.]+ ms: hook rlhf_models raised KeyError", printed)
+    assert re.search(
+        r"trace: bad 1\.0: rlhf_models\(\) failed after [\d.]+ ms: hook rlhf_models raised KeyError", printed
+    )
 
 
 def test_what_is_not_asked_is_printed_with_the_reason(fake_plugins, capsys):
