@@ -134,9 +134,13 @@ class ForeignReward(RewardFunction):
             if isinstance(value, Exception):
                 raise ScorerError(
                     f"{self.subject} must return scores, got {type(value).__name__}: {value}{self._line(value)}. "
-                    f"{batch.place(row)}"
+                    f"{self.advice(value)}{batch.place(row)}"
                 ) from value
         return returned
+
+    def advice(self, error: Exception) -> str:
+        """A sentence, with a space behind it, on what an exception of the function probably means; or nothing."""
+        return ""
 
     def bound(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
         """A call of the function, still to be made; `keywords` stand above what is given."""

@@ -66,6 +66,14 @@ class TRLReward(ForeignReward):
             self.none_score if entry is None else self.number(batch, entry, row) for row, entry in enumerate(entries)
         ]
 
+    def advice(self, error: Exception) -> str:
+        """A function for messages fails on strings in this way, `completion[0]["content"]`, and the other way round."""
+        if not self.conversational and isinstance(error, TypeError) and "string indices" in str(error):
+            return "Set conversational to true if it is written for messages. "
+        if self.conversational and isinstance(error, TypeError | AttributeError) and "list" in str(error):
+            return "Set conversational to false if it is written for strings. "
+        return ""
+
     def _arguments(self, batch: Batch) -> dict[str, Any]:
         arguments: dict[str, Any] = {**batch.fields, "log_extra": self._log_extra, "log_metric": self._log_metric}
         arguments.pop("completion", None)  # as TRL does

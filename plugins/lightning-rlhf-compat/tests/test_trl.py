@@ -106,9 +106,7 @@ def test_what_a_function_logs_is_left_out_with_a_warning(write):
 
 
 def test_keywords_that_the_function_does_not_take_are_refused(write):
-    with pytest.raises(
-        ConfigError, match=r"keywords must name arguments of .*, got leven; it takes completions"
-    ):
+    with pytest.raises(ConfigError, match=r"keywords must name arguments of .*, got leven; it takes completions"):
         TRLReward(write("def reward(completions, level=1): return []"), keywords={"leven": 2})
 
 
@@ -134,6 +132,23 @@ def test_what_cannot_be_used_names_function_prompt_and_response(write, form, bod
     with pytest.raises(ScorerError, match=rule) as error:
         reward(["p1", "p2"], ["r1", "r2"])
     assert "the TRL function rewards.py:reward" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("conversational", "expression", "advice"),
+    [
+        (False, "completion[0]['content']", "Set conversational to true if it is written for messages. prompt: 'p'"),
+        (True, "completion.strip()", "Set conversational to false if it is written for strings. prompt: 'p'"),
+        (True, "re.search('a', completion)", "Set conversational to false"),
+        (True, "{}['list']", r"KeyError: 'list' \(line 3\). prompt: 'p'"),
+    ],
+)
+def test_a_function_for_the_other_form_is_told_so(write, conversational, expression, advice):
+    path = write(
+        f"import re\ndef reward(completions, **kwargs):\n    return [{expression} for completion in completions]"
+    )
+    with pytest.raises(ScorerError, match=advice):
+        TRLReward(path, conversational=conversational)(["p"], ["r"], messages=[(Message("user", "p"),)])
 
 
 def test_a_missing_column_is_named_with_those_there_are(write):
