@@ -14,12 +14,15 @@ from lightning_rlhf_dialogues.reading import LayoutSource, opened
 
 __all__ = ["Chatterbot"]
 
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where PyYAML was built with it
+
 
 class Chatterbot(LayoutSource):
     """The chatterbot corpus: YAML files of `conversations`, each a list of what two speakers say in turn.
 
     Where the lines of a conversation are other answers to its first one (see `alternatives`), each is a dialogue of two
-    turns. What is no list is a bad row: the corpus has eight, of which one is English.
+    turns. A conversation that is no list, or a single line, is a bad row; the corpus has a few, one of them in English
+    (trivia).
 
     Args:
         path: a file of your own in the layout (.yml or .yaml), a folder of files, a list of these, or files per split;
@@ -78,7 +81,7 @@ def _parsed(file: Path) -> Any:
     try:
         with opened(file) as stream:
             # nodes, not values: they know their lines, and a number stays the text that it was
-            return yaml.compose(stream.read().decode("utf-8"), Loader=yaml.SafeLoader)
+            return yaml.compose(stream.read().decode("utf-8"), Loader=_LOADER)
     except UnicodeDecodeError as error:
         raise DataError(f"{file} must be UTF-8, got the byte 0x{error.object[error.start]:02x}.") from None
     except yaml.MarkedYAMLError as error:

@@ -1,7 +1,6 @@
 """OpenAssistant's conversations, as trees and as flat lists of messages."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,12 +40,16 @@ class _OasstSource(LayoutSource):
 
     def rows(self, file: Path) -> Iterator[NumberedRow]:
         """Trees as they are; messages put together to the trees that they belong to."""
-        rows = super().rows(file)
-        for flat, members in groupby(rows, key=lambda numbered: _is_message(numbered[1])):
-            if flat:
-                yield from _trees(members)
-            else:
-                yield from members
+        tree: list[NumberedRow] = []
+        for number, row in super().rows(file):
+            if not _is_message(row):
+                yield number, row
+                continue
+            if tree and tree[-1][1].get("message_tree_id") != row.get("message_tree_id"):
+                yield from _trees(tree)
+                tree = []
+            tree.append((number, row))
+        yield from _trees(tree)
 
     def roots(self, row: Any) -> list[Mapping[str, Any]]:
         """The first messages of a row, less those in another language."""
@@ -112,11 +115,8 @@ class OasstThreads(_OasstSource):
     def records(self, row: Any) -> Iterator[Record]:
         """The dialogues of a tree."""
         for root in self.roots(row):
-            answered = [
-                dialogue
-                for dialogue, _ in _walk(root, best_only=self.best_only)
-                if dialogue[-1].role == "assistant" and dialogue[-1].content
-            ]
+            dialogues = [dialogue for dialogue, _ in _walk(root, best_only=self.best_only)]
+            answered = [dialogue for dialogue in dialogues if dialogue[-1].role == "assistant"]
             followed = {dialogue[:length] for dialogue in answered for length in range(1, len(dialogue))}
             yield from (Demonstration(dialogue) for dialogue in dict.fromkeys(answered) if dialogue not in followed)
 
@@ -161,25 +161,26 @@ def _is_message(row: Any) -> bool:
 
 
 def _trees(rows: Iterable[NumberedRow]) -> Iterator[NumberedRow]:
-    """The trees of a flat list; a tree's number is its first message's, an orphan's its own."""
-    for _, members in groupby(rows, key=lambda numbered: numbered[1].get("message_tree_id")):
-        nodes: dict[str, dict[str, Any]] = {}
-        roots: list[NumberedRow] = []
-        waiting: list[NumberedRow] = []
-        for number, row in members:
-            node = {**row, "replies": []}
-            name = next((row[key] for key in _ID if isinstance(row.get(key), str)), None)
-            parent = row.get("parent_id", row.get("parent_message_id"))
-            if name is None or name in nodes:
-                fault = "none" if name is None else f"{name!r} a second time"
-                yield number, RecordError(f"a message must have an id of its own (message_id), got {fault}.")
-                continue
-            nodes[name] = node
-            (roots if parent is None else waiting).append((number, (parent, node)))
-        for number, (parent, node) in waiting:
-            if parent in nodes:
-                nodes[parent]["replies"].append(node)
-            else:
-                yield number, RecordError(f"the parent of a message must be in its file, got {shown(parent)}, unknown.")
-        for number, (_, node) in roots:
-            yield number, {"prompt": node}
+    """The trees that messages make up; a tree's number is its first message's."""
+    nodes: dict[str, dict[str, Any]] = {}
+    roots: list[tuple[int, dict[str, Any]]] = []
+    replies: list[tuple[int, Any, dict[str, Any]]] = []
+    for number, row in rows:
+        name = next((row[key] for key in _ID if isinstance(row.get(key), str)), None)
+        if name is None or name in nodes:
+            fault = "none" if name is None else f"{name!r} a second time"
+            yield number, RecordError(f"a message must have an id of its own (message_id), got {fault}.")
+            continue
+        nodes[name] = {**row, "replies": []}
+        parent = row.get("parent_id", row.get("parent_message_id"))
+        if parent is None:
+            roots.append((number, nodes[name]))
+        else:
+            replies.append((number, parent, nodes[name]))
+    for number, parent, node in replies:
+        if isinstance(parent, str) and parent in nodes:
+            nodes[parent]["replies"].append(node)
+        else:
+            yield number, RecordError(f"the parent of a message must stand in its file too, got {shown(parent)}.")
+    for number, node in roots:
+        yield number, {"prompt": node}
