@@ -1,5 +1,7 @@
-import math
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from lightning_rlhf_compat.trl import TRLReward
@@ -157,7 +159,13 @@ def test_a_missing_column_is_named_with_those_there_are(write):
         reward(["p"], ["r"], answer=["x"], stopped=[True])
 
 
-def test_a_function_from_a_file_survives_a_pickle(write, tokenizer):
-    reward = pickle.loads(pickle.dumps(TRLReward(write(PLAIN), none_score=2.0, tokenizer=tokenizer)))
-    assert reward(["p"], ["abc"]) == [3.0]
-    assert math.isclose(reward.none_score, 2.0)
+def test_a_function_from_a_file_survives_a_pickle_into_another_process(write, tokenizer):
+    reward = TRLReward(write(PLAIN), none_score=2.0, tokenizer=tokenizer)
+    Path("reward.pickle").write_bytes(pickle.dumps(reward))
+    code = (
+        "import pickle; reward = pickle.load(open('reward.pickle', 'rb'));"
+        "print(reward(['p'], ['abc']), reward.none_score, type(reward._tokenizer).__name__)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split()[:2] == ["[3.0]", "2.0"]
+    assert found.stdout.split()[2] != "NoneType"
