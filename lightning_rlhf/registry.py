@@ -16,6 +16,7 @@ from typing import Any
 from lightning_rlhf.errors import PluginError, UnknownComponentError
 from lightning_rlhf.plugin_system.component import KINDS
 from lightning_rlhf.plugin_system.manager import Manager, plugin_manager
+from lightning_rlhf.plugin_system.provenance import remember_name
 from lightning_rlhf.plugin_system.targets import returned_class
 
 __all__ = ["create", "lookup", "publish"]
@@ -102,6 +103,7 @@ def _subclass_of_returned(function: Callable[..., Any], kind: str, name: str) ->
         component = function(*args, **kwargs)
         if not isinstance(component, made):
             raise PluginError(f"{kind} {name!r} must make a {made.__name__}, got a {type(component).__name__}.")
+        remember_name(component, kind, name)
         return component
 
     published.__new__ = make  # type: ignore[assignment]
