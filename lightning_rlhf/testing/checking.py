@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,7 +100,8 @@ def _checked(manager: Manager, offer: OfferedComponent) -> tuple[Verdict, list[s
     except PluginError as error:
         return "fail", [str(error)]
     example = getattr(target, "example", {})
-    missing = [name for name in _required(target) if name not in example]
+    given = example if isinstance(example, Mapping) else None  # what else it may be is told of when it is made
+    missing = [] if given is None else [name for name in _required(target) if name not in given]
     contract = CONTRACTS[offer.kind]
     if missing:
         return "unchecked", [

@@ -1,5 +1,6 @@
 """The contract of datasets."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any, ClassVar
@@ -81,6 +82,20 @@ class DataSourceContract(Contract[DataSource]):
             f"{' and '.join(f'{kind} (in {split})' for kind, split in kinds.items())}."
         )
 
+    def test_holds_what_can_be_stored(self) -> None:
+        """Rows are kept in files while a run needs them: text must be UTF-8, a prompt's columns JSON."""
+        source = self.make()
+        for split in SPLITS:
+            for number, record in enumerate(self.records(source, split), start=1):
+                if isinstance(record, _KINDS):
+                    try:
+                        json.dumps(_parts(record), ensure_ascii=False).encode()
+                    except (TypeError, ValueError) as error:
+                        raise AssertionError(
+                            f"record {number} of split {split} of {self.subject} must hold text and JSON values, got "
+                            f"{described(error)}."
+                        ) from error
+
     def test_keeps_its_splits_apart(self) -> None:
         """No prompt, and no text, stands in two splits."""
         source = self.make()
@@ -153,6 +168,15 @@ def _prompt(record: Record) -> Any:
         return record.prompt
     last = max(index for index, message in enumerate(record.messages) if message.role == "assistant")
     return record.messages[:last] or record.messages
+
+
+def _parts(record: Record) -> Any:
+    """What a record holds, as lists of text and a prompt's columns."""
+    if isinstance(record, Text):
+        return record.text
+    messages = record.messages if isinstance(record, Demonstration) else record.prompt
+    more = record.responses if isinstance(record, Ranking) else dict(getattr(record, "columns", {}))
+    return [[message.content for message in messages], more]
 
 
 def _comparable(record: Any) -> Any:

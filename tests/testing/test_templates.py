@@ -236,6 +236,12 @@ class Cleans(Marked):
         return super().turn(type(message)(message.role, content))
 
 
+class StopsAtALineBreak(Marked):
+    """Every message may write a line break."""
+
+    stop = ("\n",)
+
+
 class KeepsNoArgument(Marked):
     def __init__(self, prefix="> "):
         self._prefix = prefix
@@ -275,6 +281,7 @@ DEFECTS = [
     ("test_no_message_writes_a_marker", ControlsTheText, "must not put text of a message into a control segment"),
     ("test_no_message_writes_a_marker", Splits, "must take what a message says as text, got"),
     ("test_no_message_writes_a_marker", Cleans, "must take what a message says as text, got"),
+    ("test_no_message_writes_a_marker", StopsAtALineBreak, "no message may write a special token through"),
     ("test_is_rebuilt_from_its_arguments", KeepsNoArgument, "must keep its argument 'prefix' as an attribute"),
     ("test_is_rebuilt_from_its_arguments", KeepsAnotherArgument, "must render the same when it is rebuilt"),
 ]
