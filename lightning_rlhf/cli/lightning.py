@@ -13,7 +13,7 @@ from lightning_rlhf import registry
 from lightning_rlhf.cli.lightning_cli import RLHFCLI
 from lightning_rlhf.cli.quiet import without_noise
 
-__all__ = ["run"]
+__all__ = ["run", "trainer_surroundings"]
 
 
 def run(argv: Sequence[str] | None = None) -> int | None:
@@ -29,12 +29,8 @@ def run(argv: Sequence[str] | None = None) -> int | None:
         LightningRLHFError: the user's mistake; its message is meant to be shown without a traceback.
         KeyboardInterrupt: the user stopped the run, and Lightning has shut it down.
     """
-    if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109 - an entry of sys.path is a string
-        # at the end: a file beside the config must not stand in for an installed package of the same name
-        sys.path.append(os.getcwd())  # noqa: PTH109
     try:
-        with without_noise(), _interrupt_handler_kept():
-            registry.publish()
+        with trainer_surroundings():
             RLHFCLI(list(sys.argv[1:] if argv is None else argv))
     except SIGTERMException:
         raise
@@ -44,6 +40,17 @@ def run(argv: Sequence[str] | None = None) -> int | None:
         if ended.code:
             raise
     return 0
+
+
+@contextmanager
+def trainer_surroundings() -> Iterator[None]:
+    """Inside, a config can be parsed and built: classes beside it are importable, components have short names."""
+    if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109 - an entry of sys.path is a string
+        # at the end: a file beside the config must not stand in for an installed package of the same name
+        sys.path.append(os.getcwd())  # noqa: PTH109
+    with without_noise(), _interrupt_handler_kept():
+        registry.publish()
+        yield
 
 
 @contextmanager

@@ -1,0 +1,132 @@
+"""Are the rows good, long enough for the model, not cut too much, and is there something to learn in them?"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lightning_rlhf.cli.doctor.check import Check, CheckResult
+from lightning_rlhf.cli.doctor.subject import Subject
+from lightning_rlhf.data.storage import source_name
+from lightning_rlhf.modules import PPOModule
+
+__all__ = ["GoodRows", "LabelCoverage", "Positions", "Truncation"]
+
+
+class GoodRows(Check):
+    """The training split holds rows, and no bad ones."""
+
+    name = "rows"
+
+    def results(self, subject: Subject) -> Iterator[CheckResult]:
+        """One."""
+        sample, data = subject.sample, subject.data
+        tally, num_rows = sample.tally, len(sample.rows)
+        source = source_name(data.source)
+        fix = f"Mend the row, or set --data.on_bad_row skip. The first: {tally.first_skipped}"
+        if not num_rows:
+            unusable = f", {tally.num_skipped} bad ones" if tally.num_skipped else ""
+            unusable += f", {tally.num_unordered} without an ordered pair" if tally.num_unordered else ""
+            yield self.failed(f"{source} has no usable row{unusable}", fix if tally.num_skipped else "Check the path.")
+        elif tally.num_skipped and data.on_bad_row == "error":
+            yield self.failed(f"{tally.num_skipped} bad ones beside the first {num_rows} good ones of {source}", fix)
+        elif tally.num_skipped:
+            yield self.warned(f"{tally.num_skipped} bad ones are skipped beside the first {num_rows} of {source}", fix)
+        else:
+            yield self.passed(f"the first {num_rows} of {source} are good")
+
+
+class Positions(Check):
+    """The longest row, and the response to it, fit the model's positions."""
+
+    name = "positions"
+
+    def results(self, subject: Subject) -> Iterator[CheckResult]:
+        """One."""
+        tokenization, module = subject.data.tokenization, subject.module
+        longest = max(map(tokenization.length, subject.sample.rows), default=0)
+        what = f"the longest row has {longest} tokens"
+        if isinstance(module, PPOModule):
+            response_length = module.settings.max_response_length
+            what, longest = f"{what}, a response up to {response_length}", longest + response_length
+        positions = module.max_positions
+        if positions is None:
+            yield self.passed(f"{what}; the model's config sets no limit")
+        elif longest > positions:
+            argument = "max_prompt_length or max_response_length" if module.stage == "ppo" else "max_length"
+            yield self.failed(f"{what}, the model has {positions} positions", f"Lower {argument}.")
+        else:
+            yield self.passed(f"{what}, the model has {positions} positions")
+
+
+class Truncation(Check):
+    """Few rows are cut."""
+
+    name = "truncation"
+
+    def results(self, subject: Subject) -> Iterator[CheckResult]:
+        """One."""
+        sample = subject.sample
+        if not sample.rows:
+            return
+        share = sample.tally.num_truncated / len(sample.rows)
+        argument = "max_prompt_length" if subject.stage == "ppo" else "max_length"
+        limit = getattr(subject.data, argument)
+        median, most, longest = np.percentile(sample.whole_lengths, (50, 95, 100)).astype(int).tolist()
+        facts = f"tokens per row: median {median}, 95 % up to {most}, longest {longest}; {argument} is {limit}"
+        fix = f"Set --data.{argument} {most} to keep 95 % of the rows whole, if model and memory allow."
+        if share > 0.5:
+            yield self.failed(f"{share:.0%} of the rows are cut. {facts}", fix)
+        elif share > 0.05:
+            yield self.warned(f"{share:.0%} of the rows are cut. {facts}", fix)
+        else:
+            yield self.passed(f"{share:.1%} of the rows are cut. {facts}" if share else facts)
+
+
+class LabelCoverage(Check):
+    """Enough of the rows is learned: responses with their stop tokens, rankings with an order."""
+
+    name = "label coverage"
+    stages = ("sft", "reward")
+
+    def results(self, subject: Subject) -> Iterator[CheckResult]:
+        """One."""
+        if subject.sample.rows:
+            yield self._of_demonstrations(subject) if subject.stage == "sft" else self._of_rankings(subject)
+
+    def _of_demonstrations(self, subject: Subject) -> CheckResult:
+        rows, stops = subject.sample.rows, subject.formatter.stop_ids
+        num_tokens = sum(len(row["input_ids"]) for row in rows)
+        num_targets = sum(row["num_targets"] for row in rows)
+        last = [
+            [index for index, learned in zip(row["input_ids"], row["supervised"], strict=True) if learned][-1:]
+            for row in rows
+        ]
+        endless = sum(not ids or ids[0] not in stops for ids in last) / len(rows)
+        empty = sum(row["num_targets"] == 1 for row in rows) / len(rows)
+        facts = f"{num_targets / num_tokens:.0%} of {num_tokens} tokens are learned"
+        if endless > 0.5:
+            return self.failed(
+                f"{facts}; {endless:.0%} of the rows end without a stop token: the model would not learn to stop",
+                "Raise max_length so that responses are not cut.",
+            )
+        if endless > 0.1 or empty > 0.1:
+            return self.warned(
+                f"{facts}; {endless:.0%} of the rows end without a stop token, of {empty:.0%} the stop token alone is "
+                "learned",
+                "Raise max_length so that responses are not cut, and check the rows for empty responses.",
+            )
+        return self.passed(facts)
+
+    def _of_rankings(self, subject: Subject) -> CheckResult:
+        rows, tally = subject.sample.rows, subject.sample.tally
+        num_candidates = sum(len(row["candidates"]) for row in rows)
+        ranked = sum(sum(row["candidates"]) for row in rows)
+        unordered = tally.num_unordered / (len(rows) + tally.num_unordered)
+        facts = (
+            f"{ranked} of {num_candidates} candidates are ranked; {unordered:.0%} of the rankings have no ordered pair "
+            "and are left out"
+        )
+        if unordered > 0.2 or ranked < 0.5 * num_candidates:
+            fix = "Check that `ranks` says what is meant: 0 is the best place, equal numbers tie, null is unranked."
+            return self.warned(facts, fix)
+        return self.passed(facts)

@@ -1,0 +1,57 @@
+import pytest
+
+from lightning_rlhf.cli.doctor.rows import GoodRows, LabelCoverage, Positions, Truncation
+from lightning_rlhf.errors import BadRowError
+from lightning_rlhf.records import Demonstration, Message, Ranking
+
+
+def test_a_bad_row_fails_where_a_run_would_stop_and_warns_where_it_would_skip(kit):
+    rows = [*kit.demonstrations(), BadRowError("a message must have a role.", origin="rows.jsonl", line=13)]
+    for on_bad_row, status in (("error", "FAIL"), ("skip", "WARN")):
+        result = kit.only(GoodRows(), kit.subject("sft", data={"source": kit.Records(rows), "on_bad_row": on_bad_row}))
+        assert result.status == status
+        assert "rows.jsonl:13: a message must have a role." in result.fix
+
+
+def test_a_split_without_a_usable_row_fails(kit):
+    tied = [Ranking("q", ("a", "b"), (0, 0))]
+    result = kit.only(GoodRows(), kit.subject("reward", data={"source": kit.Records(tied)}))
+    assert result.status == "FAIL"
+    assert "1 without an ordered pair" in result.finding
+
+
+def answers(*lengths):
+    return [Demonstration((Message("user", "q"), Message("assistant", "a" * length))) for length in lengths]
+
+
+@pytest.mark.parametrize(("num_long", "status"), [(0, "PASS"), (2, "WARN"), (15, "FAIL")])
+def test_cut_rows_are_found_with_the_length_that_would_keep_them(kit, num_long, status):
+    source = kit.Records(answers(*[5] * (20 - num_long), *[50] * num_long))
+    result = kit.only(Truncation(), kit.subject("sft", data={"source": source, "max_length": 20}))
+    assert result.status == status
+    assert ("max_length 53" in result.fix) == bool(num_long)  # BOS, q, 50 and EOS
+
+
+@pytest.mark.parametrize(("max_positions", "status"), [(30, "PASS"), (19, "FAIL")])
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_rows_that_the_model_has_no_positions_for_fail(kit, stage, max_positions, status):
+    # a prompt of 8 tokens with a response of 12; a demonstration of 23 tokens
+    source = kit.Records(answers(20)) if stage == "sft" else kit.Records(kit.prompts())
+    result = kit.only(
+        Positions(), kit.subject(stage, base=kit.Altered(max_positions=max_positions), data={"source": source})
+    )
+    assert result.status == status
+
+
+def test_demonstrations_whose_ends_are_cut_off_fail(kit):
+    source = kit.Records(answers(*[50] * 12))
+    result = kit.only(LabelCoverage(), kit.subject("sft", data={"source": source, "max_length": 20}))
+    assert result.status == "FAIL"
+    assert "would not learn to stop" in result.finding
+
+
+def test_rankings_that_mostly_tie_warn(kit):
+    rows = [Ranking(f"{i}", ("a", "b"), (0, i % 3)) for i in range(12)]
+    result = kit.only(LabelCoverage(), kit.subject("reward", data={"source": kit.Records(rows)}))
+    assert result.status == "WARN"
+    assert "33% of the rankings have no ordered pair" in result.finding
