@@ -1,0 +1,10 @@
+"""Reward functions that ask a language model: an LLM as judge, behind an OpenAI-compatible endpoint.
+
+scoring.ScoreJudge          a number for a response
+comparing.ComparisonJudge   a response against a baseline, in both orders
+judge.Judge                 what both share: asking, reading, caching, counting
+endpoint.Endpoint           one HTTP endpoint: keys, time limits, attempts
+template.QuestionTemplate   how a response becomes a question
+cache.VerdictCache          verdicts on disk
+usage.Usage                 what was asked and what it cost
+"""

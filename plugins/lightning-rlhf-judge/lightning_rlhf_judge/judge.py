@@ -1,0 +1,204 @@
+"""What judges share: asking about every response at once, reading the verdicts, keeping and counting them."""
+
+import sys
+import weakref
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_rlhf import RewardFunction
+from lightning_rlhf.errors import ConfigError, ScorerError
+from lightning_rlhf_judge.cache import VerdictCache, content_key
+from lightning_rlhf_judge.endpoint import Connection, Endpoint, Reply
+from lightning_rlhf_judge.template import QuestionTemplate, shortened, spoken
+from lightning_rlhf_judge.usage import Usage
+
+__all__ = ["Judge", "Question"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the judge is asked about one response."""
+
+    text: str
+    prompt: str
+    """As rendered for the policy; with the response, it tells a person in an error which row was asked about."""
+    response: str
+
+
+class Judge(RewardFunction):
+    """Base of the judges.
+
+    Args:
+        model: the judge's name at the endpoint.
+        template: what it is asked.
+        endpoint: where.
+        max_verdict_length: the most tokens of a verdict.
+        body: further fields of the request; None takes one out.
+        concurrency: questions at a time.
+        cache: file of the verdicts; None: none.
+        usage: counts what is asked.
+
+    Raises:
+        ConfigError: an argument cannot work.
+    """
+
+    reminder: str
+    """What the judge is told when its verdict cannot be read."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        template: QuestionTemplate,
+        endpoint: Endpoint,
+        max_verdict_length: int,
+        body: Mapping[str, Any] | None,
+        concurrency: int,
+        cache: str | None,
+        usage: Usage,
+    ) -> None:
+        if not model.strip():
+            raise ConfigError("model must be the judge's name at the endpoint, got an empty one.")
+        for name, number in (("concurrency", concurrency), ("max_verdict_length", max_verdict_length)):
+            if number < 1:
+                raise ConfigError(f"{name} must be at least 1, got {number}.")
+        self.model = model
+        self.template = template
+        self.endpoint = endpoint
+        self.concurrency = concurrency
+        self.cache = None if cache is None else VerdictCache(cache)
+        self.usage = usage
+        """What was asked so far, and what it cost."""
+        fields = {"model": model, "temperature": 0, "max_tokens": max_verdict_length, **(body or {})}
+        if {"messages", "stream", "n"} & fields.keys():
+            raise ConfigError("body must leave messages, stream and n alone, got one of them.")
+        self._body = {name: value for name, value in fields.items() if value is not None}
+        self._reports = False
+
+    @abstractmethod
+    def questions(self, values: Mapping[str, Any], prompt: str, response: str) -> list[Question]:
+        """What is asked about one response: one question or more.
+
+        Args:
+            values: what the template's names may stand for.
+            prompt: as rendered for the policy.
+            response: decoded.
+        """
+
+    @abstractmethod
+    def read(self, verdict: str) -> float | None:
+        """The number in a verdict; None where it cannot be read."""
+
+    @abstractmethod
+    def score(self, numbers: Sequence[float]) -> float:
+        """The score of a response, from the numbers of its questions in their order."""
+
+    def __call__(self, prompts: Sequence[str], responses: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+        """One score per response.
+
+        Raises:
+            ScorerError: the judge cannot be reached, refuses, or says what cannot be read, also when asked again; or a
+                column that the template names is missing.
+        """
+        asked = [
+            self.questions(self._values(row, prompts[row], responses[row], columns), prompts[row], responses[row])
+            for row in range(len(responses))
+        ]
+        numbers = self._numbers({question.text: question for questions in asked for question in questions})
+        return [self.score([numbers[question.text] for question in questions]) for questions in asked]
+
+    def _values(self, row: int, prompt: str, response: str, columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        values = {name: column[row] for name, column in columns.items()}
+        messages = values.get("messages")
+        return {**values, "prompt": prompt, "response": response, "dialogue": spoken(messages) if messages else prompt}
+
+    def require(self, name: str, values: Mapping[str, Any], prompt: str) -> Any:
+        """A value of the row.
+
+        Raises:
+            ScorerError: the row does not have it.
+        """
+        if values.get(name) is None:
+            raise ScorerError(
+                f"the judge {self.model!r} must get the column {name!r}, got {', '.join(sorted(values))} for the "
+                f"prompt {shortened(prompt)}. Add the field to the rows, or take it out of the judge's arguments."
+            )
+        return values[name]
+
+    def filled(self, values: Mapping[str, Any], prompt: str) -> str:
+        """The template with the row's values."""
+        return self.template.fill({name: self.require(name, values, prompt) for name in self.template.names})
+
+    def _numbers(self, questions: Mapping[str, Question]) -> dict[str, float]:
+        """The number of each question, by its text: out of the cache, or asked for."""
+        self._report_at_the_end()
+        keys = {text: content_key({"base_url": self.endpoint.base_url, **self._request(text)}) for text in questions}
+        known = {} if self.cache is None else self.cache.get(keys.values())
+        numbers = {}
+        for text, key in keys.items():
+            number = self.read(known[key]) if key in known else None
+            if number is not None:
+                numbers[text] = number
+        self.usage.count_cached(len(numbers))
+        missing = [question for text, question in questions.items() if text not in numbers]
+        if missing:
+            numbers |= self._asked(missing, keys)
+        return numbers
+
+    def _asked(self, questions: Sequence[Question], keys: Mapping[str, str]) -> dict[str, float]:
+        numbers = {}
+        num_threads = min(self.concurrency, len(questions))
+        with self.endpoint.connect(num_threads) as connection, ThreadPoolExecutor(num_threads) as pool:
+            try:
+                waiting = {pool.submit(self._ask, connection, question): question for question in questions}
+                for done in as_completed(waiting):
+                    verdict, number = done.result()
+                    text = waiting[done].text
+                    if self.cache is not None:
+                        self.cache.put(keys[text], verdict)  # at once: what was paid for outlives an interruption
+                    numbers[text] = number
+            except BaseException:
+                connection.stop()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return numbers
+
+    def _ask(self, connection: Connection, question: Question) -> tuple[str, float]:
+        """A verdict that can be read, and its number. One that cannot is answered with a reminder."""
+        request = self._request(question.text)
+        reply = Reply("", None, None)
+        for _ in range(self.endpoint.max_attempts):
+            reply = connection.ask(request)
+            self.usage.count_request(reply.usage)
+            number = self.read(reply.text)
+            if number is not None:
+                return reply.text, number
+            again = [{"role": "assistant", "content": reply.text}, {"role": "user", "content": self.reminder}]
+            request = {**request, "messages": [*self._request(question.text)["messages"], *again]}
+        hint = "Choose a judge that follows the template, or reword the template."
+        if reply.finish_reason == "length":
+            hint = "Its verdict was cut off: raise max_verdict_length."
+        raise ScorerError(
+            f"the judge {self.model!r} must give a verdict that can be read, got {shortened(reply.text)} when asked "
+            f"{self.endpoint.max_attempts} times. {hint} prompt: {shortened(question.prompt)}, response: "
+            f"{shortened(question.response)}"
+        )
+
+    def _request(self, text: str) -> dict[str, Any]:
+        return {**self._body, "messages": [{"role": "user", "content": text}]}
+
+    def _report_at_the_end(self) -> None:
+        if not self._reports:
+            self._reports = True
+            weakref.finalize(self, _report, self.model, self.usage)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_reports": False}  # each copy reports for itself
+
+
+def _report(model: str, usage: Usage) -> None:
+    if usage.num_requests or usage.num_cached:
+        print(f"judge {model}: {usage}", file=sys.stderr)
