@@ -7,6 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
+from lightning_rlhf.cli.parser import header
 from lightning_rlhf.cli.run_directory import CONFIG_FILE, RunDirectory
 
 __all__ = ["ConfigFile", "SharedRoot"]
@@ -59,6 +60,7 @@ class ConfigFile(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the file, unless that has to wait."""
+        self.parser.dump_header = header(getattr(pl_module, "plugins", None))
         if not self._resumes:
             super().setup(trainer, pl_module, stage)
 

@@ -1,5 +1,6 @@
 """The parser behind the trainer commands."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -7,6 +8,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_rlhf.cli.help_text import HelpFormatter
 from lightning_rlhf.errors import ConfigError
+from lightning_rlhf.plugin_system.discovery import BUILTIN
 from lightning_rlhf.plugin_system.manager import plugin_manager
 from lightning_rlhf.version import __version__
 
@@ -39,9 +41,13 @@ class Parser(LightningArgumentParser):
         raise ReportedError(message) from ex
 
 
-def header() -> list[str]:
-    """The first lines of a config: what it was made with."""
+def header(plugins: Mapping[str, str] | None = None) -> list[str]:
+    """The first lines of a config: what it was made with.
+
+    Args:
+        plugins: versions of the plug-ins that took part; None: all that are active.
+    """
+    versions = plugin_manager().versions() if plugins is None else plugins
     packages = [f"{name}=={version(name)}" for name in ("lightning", "torch", "transformers", "jsonargparse")]
-    plugins = [f"plug-in {name}=={number}" for name, number in plugin_manager().versions().items() if number]
-    own = f"lightning-rlhf=={__version__}"
-    return [own, *packages, *(line for line in plugins if line != f"plug-in {own}")]
+    lines = [f"plug-in {name}=={number}" for name, number in versions.items() if name != BUILTIN]
+    return [f"{BUILTIN}=={__version__}", *packages, *lines]

@@ -19,6 +19,7 @@ from lightning_rlhf.data.template_choice import choose_template
 from lightning_rlhf.data.tokenization import PromptFormatter
 from lightning_rlhf.errors import ConfigError, DataError
 from lightning_rlhf.plugin_system.interfaces import DataSource, PromptTemplate
+from lightning_rlhf.plugin_system.provenance import components_among
 
 __all__ = ["RLHFData"]
 
@@ -91,6 +92,11 @@ class RLHFData(L.LightningDataModule, ABC):
             template = choose_template(self.template, recorded, tokenizer)
             self._formatter = PromptFormatter(template, tokenizer)
         return self._formatter
+
+    @property
+    def components(self) -> list[object]:
+        """The components that this run's data passes through, a template that the model recorded among them."""
+        return components_among([*vars(self).values(), *([] if self.trainer is None else [self.formatter.template])])
 
     @property
     def tallies(self) -> dict[str, Tally]:

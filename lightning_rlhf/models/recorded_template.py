@@ -12,6 +12,7 @@ from transformers.utils.hub import cached_file
 from lightning_rlhf.errors import ModelError, TemplateError
 from lightning_rlhf.plugin_system.interfaces import PromptTemplate
 from lightning_rlhf.plugin_system.manager import plugin_manager
+from lightning_rlhf.plugin_system.provenance import versions_in_use
 
 __all__ = ["METADATA_FILE", "RecordedTemplate", "read_metadata", "read_recorded_template"]
 
@@ -53,7 +54,7 @@ class RecordedTemplate(NamedTuple):
                 )
             if value != parameter.default:
                 init_args[name] = list(value) if isinstance(value, tuple) else value
-        versions = dict(plugin_manager().versions())
+        versions = versions_in_use(plugin_manager(), [template])
         return cls(f"{kind.__module__}.{kind.__qualname__}", init_args, tuple(template.stop), versions)
 
     def create(self) -> PromptTemplate:

@@ -27,7 +27,6 @@ from lightning_rlhf.models.language_model import LanguageModel
 from lightning_rlhf.models.recorded_template import METADATA_FILE, RecordedTemplate
 from lightning_rlhf.models.scalar_model import ADAPTER_FOLDER, ScalarModel, sequence_classification_shell
 from lightning_rlhf.models.tokenizers import scoring_pad_id, stop_ids
-from lightning_rlhf.plugin_system.manager import plugin_manager
 
 __all__ = ["save_language_model", "save_reward_model"]
 
@@ -40,6 +39,7 @@ def save_language_model(
     path: str | Path,
     template_record: RecordedTemplate | None,
     merge_adapters: bool = True,
+    plugins: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a language model that `AutoModelForCausalLM` and `load_base` read.
 
@@ -49,13 +49,14 @@ def save_language_model(
         path: the directory; replaced in one step when the new one is whole.
         template_record: the template of training; its stop tokens end generation.
         merge_adapters: write whole weights; otherwise the adapter alone, with the name of its base.
+        plugins: versions of the plug-ins that took part, for the record.
 
     Raises:
         ModelError: an adapter alone whose base has no path or hub id.
     """
     transformer = model.model if isinstance(model, LanguageModel) else model
     adapter = active_adapter(transformer)
-    metadata = _metadata(template_record)
+    metadata = _metadata(template_record, plugins)
     with _written_beside(Path(path)) as folder:
         if adapter is not None and not merge_adapters:
             _save_adapter(transformer, adapter, folder, _reloadable(transformer.name_or_path or ""))
@@ -73,6 +74,7 @@ def save_reward_model(
     path: str | Path,
     template_record: RecordedTemplate | None,
     base_name: str | None = None,
+    plugins: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a reward model that `AutoModelForSequenceClassification` and `ScalarModel.load` read.
 
@@ -85,6 +87,7 @@ def save_reward_model(
         path: the directory; replaced in one step when the new one is whole.
         template_record: the template of training.
         base_name: path or hub id that the adapter was trained on.
+        plugins: versions of the plug-ins that took part, for the record.
     """
     backbone = model.backbone
     adapter = active_adapter(backbone)
@@ -95,7 +98,7 @@ def save_reward_model(
     config = copy.deepcopy(backbone.config)
     config.pad_token_id = pad_id
     config.score_offset = model.score_offset
-    metadata = _metadata(template_record)
+    metadata = _metadata(template_record, plugins)
     with _written_beside(Path(path)) as folder:
         _scoring_model(config, merged_state_dict(backbone), model.head).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -173,10 +176,10 @@ def _templated(tokenizer: PreTrainedTokenizerBase, template_record: RecordedTemp
     return tokenizer  # one that depends on the tokenizer renders by the chat template that is there
 
 
-def _metadata(template_record: RecordedTemplate | None) -> dict[str, Any]:
+def _metadata(template_record: RecordedTemplate | None, plugins: Mapping[str, str] | None) -> dict[str, Any]:
     return {
         "template": None if template_record is None else template_record.to_dict(),
-        "plugins": dict(plugin_manager().versions()),
+        "plugins": dict(plugins or {}),
     }
 
 

@@ -31,7 +31,12 @@ from lightning_rlhf.modules.arguments import require_at_least, require_one_of
 from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
 from lightning_rlhf.plugin_system.manager import plugin_manager
-from lightning_rlhf.plugin_system.provenance import check_same_plugins
+from lightning_rlhf.plugin_system.provenance import (
+    check_same_plugins,
+    components_among,
+    plugin_differences,
+    versions_in_use,
+)
 from lightning_rlhf.version import __version__
 
 __all__ = ["RLHFModule", "gathered"]
@@ -69,6 +74,7 @@ class RLHFModule(L.LightningModule, ABC):
         self.lr_schedule: LRSchedule = lr_schedule
         self.window_loss = WindowLoss()
         self._sharded = False
+        self._plugins: dict[str, str] = {}
         self._random_states: list[dict[str, Any]] | None = None
 
     def record_arguments(self) -> None:
@@ -86,6 +92,8 @@ class RLHFModule(L.LightningModule, ABC):
         arguments = caller.f_locals if given is None else given
         objects = [name for name, value in arguments.items() if not _is_plain(value)]
         self.save_hyperparameters(frame=caller, ignore=objects)
+        names = [caller.f_locals.get(name) for name in ("base", "reference")]  # of models, perhaps
+        self._plugins = versions_in_use(plugin_manager(), [*components_among(caller.f_locals), *names])
 
     # What a stage must say of itself
 
@@ -136,6 +144,13 @@ class RLHFModule(L.LightningModule, ABC):
         if self.trainer.world_size == 1:
             return value
         return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum")
+
+    @property
+    def plugins(self) -> dict[str, str]:
+        """Versions of this library and of the plug-ins that the module and its data use, by distribution."""
+        data = None if self._trainer is None else self._trainer.datamodule  # type: ignore[attr-defined]
+        components = data.components if isinstance(data, RLHFData) else []
+        return {**self._plugins, **versions_in_use(plugin_manager(), components)}
 
     @property
     def template_record(self) -> RecordedTemplate | None:
@@ -238,7 +253,7 @@ class RLHFModule(L.LightningModule, ABC):
             "version": __version__,
             "stage": self.stage,
             "seed": self.seed,
-            "plugins": dict(plugin_manager().versions()),
+            "plugins": self.plugins,
             "random_states": gathered(_random_state()),
             "template": None if self.template_record is None else self.template_record.to_dict(),
         }
@@ -262,14 +277,11 @@ class RLHFModule(L.LightningModule, ABC):
                 "as the run that was cut off would have."
             )
         self._random_states = saved.get("random_states")
-        before, now = saved.get("plugins"), dict(plugin_manager().versions())
-        if before is not None and before != now:
-            changes = [
-                f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
-                for name in sorted(before.keys() | now.keys())
-                if before.get(name) != now.get(name)
-            ]
-            rank_zero_warn(f"the checkpoint was written with other plug-ins than are installed: {', '.join(changes)}.")
+        before, now = saved.get("plugins", {}), self.plugins
+        if self._trainer is None or not self.trainer.training:  # other data, or none: only what both use is compared
+            now = {name: version for name, version in plugin_manager().versions().items() if name in before}
+        if changes := plugin_differences(before, now):
+            rank_zero_warn(f"the checkpoint was written with other plug-ins than this run uses: {', '.join(changes)}.")
 
     def on_train_start(self) -> None:
         """Checks the schedule; restores the random states of a resumed run, the loaders made and no batch loaded yet.

@@ -276,6 +276,7 @@ class PPOModule(RLHFModule):
             self.tokenizer,
             path,
             self.template_record,
+            plugins=self.plugins,
             merge_adapters=self.merge_adapter,
         )
 

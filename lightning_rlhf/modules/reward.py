@@ -124,7 +124,8 @@ class RewardModule(RLHFModule):
 
     def write_model(self, path: Path) -> None:
         """Writes `model/` for AutoModelForSequenceClassification."""
-        save_reward_model(self.model, self.tokenizer, path, self.template_record, base_name=self.base_name)
+        record = self.template_record
+        save_reward_model(self.model, self.tokenizer, path, record, base_name=self.base_name, plugins=self.plugins)
 
     # Training
 

@@ -110,7 +110,12 @@ class SFTModule(RLHFModule):
     def write_model(self, path: Path) -> None:
         """Writes `model/` for AutoModelForCausalLM."""
         save_language_model(
-            self.model.model, self.tokenizer, path, self.template_record, merge_adapters=self.merge_adapter
+            self.model.model,
+            self.tokenizer,
+            path,
+            self.template_record,
+            merge_adapters=self.merge_adapter,
+            plugins=self.plugins,
         )
 
     # Training
