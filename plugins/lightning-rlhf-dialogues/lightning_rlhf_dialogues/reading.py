@@ -191,14 +191,17 @@ def _json_rows(file: Path) -> Iterator[NumberedRow]:
     with opened(file) as stream:
         start = len(_BOM) if stream.read(len(_BOM)) == _BOM else 0
         stream.seek(start)
-        first_line = next((line for line in stream if line.strip()), b"").strip()
-        if not first_line:
+        # not by lines: a whole array may stand on the first one
+        while (first := stream.read(1)).isspace():
+            start += 1
+        if not first:
             raise DataError(f"{file} must hold at least one row, got an empty file.")
         stream.seek(start)
-        if first_line.startswith(b"["):
+        if first == b"[":
             yield from _elements(stream, file)
             return
-        if not _is_json(first_line):
+        if not _is_json(stream.readline()):
+            stream.seek(start)
             yield 1, _single(stream.read())
             return
     yield from read_rows(file, "jsonl")

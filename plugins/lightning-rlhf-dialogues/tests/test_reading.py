@@ -4,6 +4,8 @@ import json
 import pickle
 import tracemalloc
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lightning_rlhf.errors import BadRowError, ConfigError, DataError
@@ -38,10 +40,11 @@ def test_a_byte_order_mark_is_no_part_of_the_first_row(load):
     assert said(load("alpaca", "\ufeff" + json.dumps(rows(1)[0]), "b.json")) == ["0"]
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl.gz"])
-def test_memory_does_not_grow_with_the_rows(write, name):
+@pytest.mark.parametrize(("name", "indent"), [("a.json", None), ("a.json.gz", 1), ("a.jsonl", None)])
+def test_memory_does_not_grow_with_the_rows(write, name, indent):
     def peak(count):
-        path = write(name, [{**row, "output": "x" * 2000} for row in rows(count)])
+        long = [{**row, "output": "x" * 2000} for row in rows(count)]
+        path = write(name, long if name.endswith("l") else json.dumps(long, indent=indent))
         tracemalloc.start()
         assert sum(1 for _ in create("dataset", "alpaca", path=path).load("train")) == count
         most = tracemalloc.get_traced_memory()[1]
@@ -172,3 +175,13 @@ def test_arguments_that_cannot_work_are_refused_at_once(arguments, rule):
 def test_a_source_can_be_pickled(write):
     source = create("dataset", "alpaca", path=write("a.json", rows(2)))
     assert list(pickle.loads(pickle.dumps(source)).load("train")) == list(source.load("train"))
+
+
+def test_parquet_is_read_and_its_nulls_count_as_absent(tmp_path):
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]
+    table = pa.Table.from_pylist(
+        [{"conversations": turns, "system": None}, {"conversations": turns, "system": "Be kind."}]
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    plain, ruled = create("dataset", "sharegpt", path=str(tmp_path / "a.parquet")).load("train")
+    assert ([m.role for m in plain.messages], ruled.messages[0].content) == (["user", "assistant"], "Be kind.")
