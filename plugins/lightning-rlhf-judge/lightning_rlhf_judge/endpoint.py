@@ -1,12 +1,12 @@
 """One OpenAI-compatible endpoint: what is sent, what is waited for, and what is tried again."""
 
+import asyncio
 import contextlib
 import email.utils
 import json
 import os
 import random
 import re
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ class Endpoint:
         self.max_wait_s = _positive("max_wait_s", max_wait_s)
 
     def connect(self, num_connections: int) -> "Connection":
-        """A client for a few threads; to be closed.
+        """A client for so many questions at a time; to be closed.
 
         Raises:
             ScorerError: the key's environment variable is not set.
@@ -95,43 +95,38 @@ class Endpoint:
         return key
 
 
-class Connection(contextlib.AbstractContextManager["Connection"]):
-    """An open client. `stop` makes every thread that waits for a next attempt give up."""
+class Connection(contextlib.AbstractAsyncContextManager["Connection"]):
+    """An open client."""
 
     def __init__(self, endpoint: Endpoint, key: str | None, num_connections: int) -> None:
         self._endpoint = endpoint
         self._key = key
-        self._stopping = threading.Event()
         self._random = random.Random()  # the pauses differ from run to run; the run's own generators are left alone
-        self._client = httpx2.Client(
+        self._turns = asyncio.Semaphore(num_connections)
+        self._client = httpx2.AsyncClient(
             headers={"Content-Type": "application/json"} | ({} if key is None else {"Authorization": f"Bearer {key}"}),
-            timeout=endpoint.timeout_s,
+            timeout=None,  # its limits are for each read, which a server that trickles never exceeds: see _exchange
             limits=httpx2.Limits(max_connections=num_connections),
         )
 
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
 
-    def stop(self) -> None:
-        """No further attempts."""
-        self._stopping.set()
-
-    def ask(self, body: Mapping[str, Any]) -> Reply:
+    async def ask(self, body: Mapping[str, Any]) -> Reply:
         """The reply to a chat request, after as many attempts as it takes.
 
         Raises:
             ScorerError: the endpoint refused, or was still not reached at the last attempt.
         """
         endpoint = self._endpoint
-        retrying = tenacity.Retrying(
+        retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_PassingFaultError),
-            stop=tenacity.stop_after_attempt(endpoint.max_attempts) | tenacity.stop_when_event_set(self._stopping),
+            stop=tenacity.stop_after_attempt(endpoint.max_attempts),
             wait=self._pause,
-            sleep=tenacity.sleep_using_event(self._stopping),
             reraise=True,
         )
         try:
-            return retrying(self._attempt, body)
+            return await retrying(self._attempt, body)
         except _PassingFaultError as fault:
             raise ScorerError(
                 f"the judge {body['model']!r} at {endpoint.base_url} must be reachable, got {fault} at the last of "
@@ -140,18 +135,19 @@ class Connection(contextlib.AbstractContextManager["Connection"]):
             ) from fault
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
-        """What the server asks for, or twice as long each time, spread so that threads do not come back together."""
+        """What the server asks for, or twice as long each time, spread so that not all come back together."""
         fault = state.outcome.exception() if state.outcome is not None else None
         if isinstance(fault, _PassingFaultError) and fault.retry_after_s is not None:
             return fault.retry_after_s
         longest = min(_FIRST_WAIT_S * 2 ** (state.attempt_number - 1), self._endpoint.max_wait_s)
         return self._random.uniform(longest / 2, longest)
 
-    def _attempt(self, body: Mapping[str, Any]) -> Reply:
-        if self._stopping.is_set():
-            raise ScorerError("nothing must be asked after a failure, got one more question.")
+    async def _attempt(self, body: Mapping[str, Any]) -> Reply:
         try:
-            status, headers, content = self._exchange(body)
+            async with self._turns:
+                status, headers, content = await self._exchange(body)
+        except TimeoutError:
+            raise _PassingFaultError(f"no whole reply within {self._endpoint.timeout_s:g} s") from None
         except httpx2.TransportError as error:
             raise _PassingFaultError(self._public(f"{type(error).__name__}: {error}".rstrip(": "))) from None
         text = self._public(content.decode("utf-8", errors="replace"))
@@ -164,17 +160,11 @@ class Connection(contextlib.AbstractContextManager["Connection"]):
             )
         return _reply(text)
 
-    def _exchange(self, body: Mapping[str, Any]) -> tuple[int, httpx2.Headers, bytes]:
-        """One request. The client's own limit is for each read, which a server that trickles never exceeds."""
-        deadline = time.monotonic() + self._endpoint.timeout_s
+    async def _exchange(self, body: Mapping[str, Any]) -> tuple[int, httpx2.Headers, bytes]:
         url, sent = f"{self._endpoint.base_url}/chat/completions", json.dumps(dict(body)).encode()
-        with self._client.stream("POST", url, content=sent) as response:
-            content = bytearray()
-            for chunk in response.iter_bytes():
-                content += chunk
-                if time.monotonic() > deadline:
-                    raise httpx2.ReadTimeout(f"no whole reply within {self._endpoint.timeout_s:g} s")
-            return response.status_code, response.headers, bytes(content)
+        async with asyncio.timeout(self._endpoint.timeout_s):
+            response = await self._client.post(url, content=sent)
+        return response.status_code, response.headers, response.content
 
     def _retry_after(self, status: int, headers: httpx2.Headers, text: str) -> float | None:
         seconds = _seconds(headers.get("Retry-After"))

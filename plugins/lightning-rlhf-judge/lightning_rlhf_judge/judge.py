@@ -1,12 +1,13 @@
 """What judges share: asking about every response at once, reading the verdicts, keeping and counting them."""
 
+import asyncio
 import sys
 import weakref
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_rlhf import RewardFunction
 from lightning_rlhf.errors import ConfigError, ScorerError
@@ -16,6 +17,8 @@ from lightning_rlhf_judge.template import QuestionTemplate, shortened, spoken
 from lightning_rlhf_judge.usage import Usage
 
 __all__ = ["Judge", "Question"]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,37 +148,36 @@ class Judge(RewardFunction):
         self.usage.count_cached(len(numbers))
         missing = [question for text, question in questions.items() if text not in numbers]
         if missing:
-            numbers |= self._asked(missing, keys)
+            numbers |= _result(self._asked(missing, keys))
         return numbers
 
-    def _asked(self, questions: Sequence[Question], keys: Mapping[str, str]) -> dict[str, float]:
+    async def _asked(self, questions: Sequence[Question], keys: Mapping[str, str]) -> dict[str, float]:
         numbers = {}
-        num_threads = min(self.concurrency, len(questions))
-        with self.endpoint.connect(num_threads) as connection, ThreadPoolExecutor(num_threads) as pool:
+        async with self.endpoint.connect(self.concurrency) as connection:
+            waiting = [asyncio.create_task(self._ask(connection, question)) for question in questions]
             try:
-                waiting = {pool.submit(self._ask, connection, question): question for question in questions}
-                for done in as_completed(waiting):
-                    verdict, number = done.result()
-                    text = waiting[done].text
+                for done in asyncio.as_completed(waiting):
+                    question, verdict, number = await done
                     if self.cache is not None:
-                        self.cache.put(keys[text], verdict)  # at once: what was paid for outlives an interruption
-                    numbers[text] = number
-            except BaseException:
-                connection.stop()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+                        # At once: what was paid for outlives an interruption.
+                        self.cache.put(keys[question.text], verdict)
+                    numbers[question.text] = number
+            finally:
+                for task in waiting:
+                    task.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
         return numbers
 
-    def _ask(self, connection: Connection, question: Question) -> tuple[str, float]:
-        """A verdict that can be read, and its number. One that cannot is answered with a reminder."""
+    async def _ask(self, connection: Connection, question: Question) -> tuple[Question, str, float]:
+        """The question with a verdict that can be read, and its number. One that cannot is answered with a reminder."""
         request = self._request(question.text)
         reply = Reply("", None, None)
         for _ in range(self.endpoint.max_attempts):
-            reply = connection.ask(request)
+            reply = await connection.ask(request)
             self.usage.count_request(reply.usage)
             number = self.read(reply.text)
             if number is not None:
-                return reply.text, number
+                return question, reply.text, number
             again = [{"role": "assistant", "content": reply.text}, {"role": "user", "content": self.reminder}]
             request = {**request, "messages": [*self._request(question.text)["messages"], *again]}
         hint = "Choose a judge that follows the template, or reword the template."
@@ -197,6 +199,16 @@ class Judge(RewardFunction):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_reports": False}  # each copy reports for itself
+
+
+def _result(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """What the coroutine returns, in a notebook too, whose own loop is running already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 def _report(model: str, usage: Usage) -> None:

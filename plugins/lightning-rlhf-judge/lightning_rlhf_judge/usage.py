@@ -1,15 +1,12 @@
 """What a judge was asked and what that cost."""
 
-import threading
-from typing import Any
-
 __all__ = ["Usage"]
 
 _MILLION = 1_000_000
 
 
 class Usage:
-    """Counts questions and tokens of one judge; safe to use from several threads.
+    """Counts questions and tokens of one judge.
 
     Args:
         prompt_price: money per million prompt tokens; None: unknown.
@@ -27,24 +24,21 @@ class Usage:
         """Requests whose tokens the endpoint did not tell."""
         self.prompt_tokens = 0
         self.verdict_tokens = 0
-        self._lock = threading.Lock()
 
     def count_request(self, reported: object) -> None:
         """Adds one verdict, with the `usage` that came with it, if any."""
         usage = reported if isinstance(reported, dict) else {}
         prompt, verdict = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        with self._lock:
-            self.num_requests += 1
-            if isinstance(prompt, int) and isinstance(verdict, int):
-                self.prompt_tokens += prompt
-                self.verdict_tokens += verdict
-            else:
-                self.num_uncounted += 1
+        self.num_requests += 1
+        if isinstance(prompt, int) and isinstance(verdict, int):
+            self.prompt_tokens += prompt
+            self.verdict_tokens += verdict
+        else:
+            self.num_uncounted += 1
 
     def count_cached(self, number: int) -> None:
         """Adds questions that the cache answered."""
-        with self._lock:
-            self.num_cached += number
+        self.num_cached += number
 
     @property
     def cost(self) -> float | None:
@@ -67,10 +61,3 @@ class Usage:
         if self.cost is not None:
             parts.append(f"cost {self.cost:.4f}")
         return ", ".join(parts)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._lock = threading.Lock()

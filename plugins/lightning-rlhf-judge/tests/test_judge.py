@@ -1,3 +1,4 @@
+import asyncio
 import gc
 import json
 import pickle
@@ -152,6 +153,23 @@ def test_a_failure_ends_the_other_questions_soon(made, judge):
         made(concurrency=4, max_attempts=50, max_wait_s=60.0)(["p"] * 40, [str(number) for number in range(40)])
     assert time.monotonic() - start < 5
     assert len(judge.requests) < 12
+
+
+def test_a_loop_that_runs_already_is_no_hindrance(made, judge):
+    judge.script = ["Score: 10"]
+
+    async def cell():
+        return made()(["p"], ["r"])
+
+    assert asyncio.run(cell()) == [1.0]
+
+
+def test_a_stalled_question_does_not_hold_up_a_failure(made, judge):
+    judge.script = ["stall", {"status": 403, "body": "no"}]
+    start = time.monotonic()
+    with pytest.raises(ScorerError, match="status 403"):
+        made(concurrency=2, timeout_s=60.0)(["p", "p"], ["one", "two"])
+    assert time.monotonic() - start < 5
 
 
 def test_an_unreachable_judge_never_scores(made, judge):
