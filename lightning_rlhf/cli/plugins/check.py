@@ -1,6 +1,6 @@
 """`plugins check`: the contract tests on what is installed, a line per component."""
 
-from lightning_rlhf.testing.checking import CheckResult, check_components
+from lightning_rlhf.testing.checking import CheckResult, iterate_checks
 
 __all__ = ["check"]
 
@@ -19,9 +19,10 @@ def check(distribution: str | None) -> int:
     Raises:
         ConfigError: no plug-in of that name is installed.
     """
-    results = check_components(distribution)
-    for result in results:
-        print("\n".join(_lines(result)))
+    results = []
+    for result in iterate_checks(distribution):
+        print("\n".join(_lines(result)), flush=True)
+        results.append(result)
     counts = {verdict: sum(result.verdict == verdict for result in results) for verdict in _WORDS}
     parts = [f"{counts['pass']} passed", f"{counts['fail']} failed"]
     print(", ".join([*parts, f"{counts['unchecked']} unchecked"] if counts["unchecked"] else parts))
