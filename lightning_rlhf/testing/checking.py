@@ -15,7 +15,6 @@ from lightning_rlhf.errors import ConfigError, PluginError
 from lightning_rlhf.plugin_system.discovery import normalised
 from lightning_rlhf.plugin_system.manager import Manager, PluginRecord, plugin_manager
 from lightning_rlhf.plugin_system.offers import OfferedComponent
-from lightning_rlhf.plugin_system.reporting import PluginWarning
 from lightning_rlhf.testing.contract import Contract, described
 from lightning_rlhf.testing.converters import RankingConverterContract
 from lightning_rlhf.testing.datasets import DataSourceContract
@@ -24,7 +23,7 @@ from lightning_rlhf.testing.network import without_network
 from lightning_rlhf.testing.reward_functions import RewardFunctionContract
 from lightning_rlhf.testing.templates import PromptTemplateContract
 
-__all__ = ["CONTRACTS", "CheckResult", "Verdict", "check_components"]
+__all__ = ["CONTRACTS", "CheckResult", "Verdict", "check_components", "iterate_checks"]
 
 Verdict = Literal["pass", "fail", "unchecked"]
 
@@ -64,12 +63,17 @@ def check_components(distribution: str | None = None) -> list[CheckResult]:
     Raises:
         ConfigError: no plug-in of that name is installed, or Python runs without assertions.
     """
+    return list(iterate_checks(distribution))
+
+
+def iterate_checks(distribution: str | None = None) -> Iterator[CheckResult]:
+    """`check_components`, each result as soon as it is known: a large model takes minutes."""
     if sys.flags.optimize:
         raise ConfigError("components must be checked with assertions on, got python -O. Run without it.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PluginWarning)  # what it says stands in the results
+    with _silenced():
         manager = plugin_manager()
-        return [result for record in _records(manager, distribution) for result in _results(manager, record)]
+    for record in _records(manager, distribution):
+        yield from _results(manager, record)
 
 
 def _records(manager: Manager, distribution: str | None) -> list[PluginRecord]:
@@ -96,7 +100,8 @@ def _results(manager: Manager, record: PluginRecord) -> Iterator[CheckResult]:
 
 def _checked(manager: Manager, offer: OfferedComponent) -> tuple[Verdict, list[str]]:
     try:
-        target = manager.resolve(offer.kind, offer.name)
+        with _silenced():
+            target = manager.resolve(offer.kind, offer.name)
     except PluginError as error:
         return "fail", [str(error)]
     example = getattr(target, "example", {})
@@ -151,17 +156,18 @@ def _faults(tested: type[Contract[Any]]) -> list[str]:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Components neither write between our lines nor wait for what somebody types; nothing draws bars."""
-    from transformers.utils import logging
-
-    bars = logging.is_progress_bar_enabled()
+    """Components neither write between our lines nor wait for what somebody types; what warnings say is in results."""
+    written = io.StringIO()
     before = sys.stdin
-    with open(os.devnull) as nothing, contextlib.redirect_stdout(io.StringIO()):  # noqa: PTH123
+    with (
+        open(os.devnull) as nothing,  # noqa: PTH123  (a stream is wanted, not a path)
+        contextlib.redirect_stdout(written),
+        contextlib.redirect_stderr(written),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
         sys.stdin = nothing
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
             sys.stdin = before
-            if bars:
-                logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -30,7 +30,7 @@ __all__ = ["PromptTemplateContract"]
 
 Dialogue = Sequence[Message]
 
-_PLACEHOLDER = "qxzqxz"
+_PLACEHOLDER = "(a message)"
 _MARKED = (
     (Message("user", "Hi."), Message("assistant", "Hello."), Message("user", "Bye."), Message("assistant", "See you.")),
     (Message("system", "Be kind."), Message("user", "Hi."), Message("assistant", "Hello.")),

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from lightning_rlhf.errors import ConfigError
-from lightning_rlhf.testing.checking import check_components
+from lightning_rlhf.testing.checking import check_components, iterate_checks
 from lightning_rlhf.version import __version__
 
 HEAD = "from lightning_rlhf import Component, DataSource, RewardFunction, Text, hookimpl\n"
@@ -95,9 +95,17 @@ def test_a_component_can_neither_end_the_check_nor_hold_it_up(fake_plugins, body
 
 
 def test_what_a_component_prints_is_not_in_the_way(fake_plugins, capsys):
-    fake_plugins.install("loud", reward_plugin("print(responses); return [0.0] * len(responses)"))
+    body = "import sys, warnings; print(responses); print(1, file=sys.stderr); warnings.warn('beware')"
+    fake_plugins.install("loud", reward_plugin(f"{body}; return [0.0] * len(responses)"))
     assert only(check_components("loud")).verdict == "pass"
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
+
+
+def test_results_come_as_they_are_known(fake_plugins):
+    fake_plugins.install("good", reward_plugin("return [0.0] * len(responses)"))
+    results = iterate_checks("good")
+    assert next(results).name == "shout"
+    assert list(results) == []
 
 
 def test_one_that_needs_arguments_is_not_passed_off_as_checked(fake_plugins):
