@@ -1,9 +1,12 @@
 import asyncio
 import gc
 import json
+import os
 import pickle
 import random
+import signal
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -169,6 +172,18 @@ def test_a_stalled_question_does_not_hold_up_a_failure(made, judge):
     start = time.monotonic()
     with pytest.raises(ScorerError, match="status 403"):
         made(concurrency=2, timeout_s=60.0)(["p", "p"], ["one", "two"])
+    assert time.monotonic() - start < 5
+
+
+def test_an_interruption_does_not_wait_for_a_stalled_judge(made, judge):
+    judge.script = ["stall"]
+    function = made(timeout_s=60.0)
+    interruption = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    interruption.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        function(["p"], ["r"])
+    interruption.join()
     assert time.monotonic() - start < 5
 
 
