@@ -48,7 +48,10 @@ class ScoreSpread(Check):
         )
         if _is_constant(scores):
             finding = f"{facts}: it gives every response the same score"
-            fix = "Try it by hand on responses that should differ: a pattern may never match, a column be missing."
+            fix = (
+                "Try it by hand on responses that should differ: a pattern may never match, a column be missing. If it "
+                "is meant to be rare, sample more with --responses."
+            )
             return self.failed(finding, fix) if is_sum else self.warned(finding, fix)
         if correlation is None:
             return self.passed(f"{facts}; all responses are equally long")

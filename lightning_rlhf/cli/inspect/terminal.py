@@ -35,16 +35,14 @@ def _rich(table: Table) -> RichTable:
         title=Text(visible(table.title), "bold"),
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
+        padding=0,  # columns stand one space apart
         show_edge=False,
     )
-    for place, heading in enumerate(table.headings):
+    for heading in table.headings:
         if heading in _TEXT_COLUMNS:
             made.add_column(heading, overflow="fold")
-        else:  # never cut a number: better a table that is too wide
-            width = max([*map(len, heading.split()), *(len(line[place]) for line in table.lines)])
-            made.add_column(heading, justify="right", no_wrap=False, overflow="fold", min_width=width)
+        else:
+            made.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for line, kind in zip(table.lines, table.kinds, strict=True):
         made.add_row(*(Text(visible(cell)) for cell in line), style=_COLOURS[kind])
     return made
