@@ -1,7 +1,8 @@
 """The exception tree.
 
 Everything that a user can cause derives from `LightningRLHFError`; the command line prints its message and
-exits with code 2. Messages follow one form: `{subject} must {rule}, got {value}.` and what to do about it.
+exits with code 2, where no other is named here. Messages follow one form: `{subject} must {rule}, got {value}.` and
+what to do about it.
 
     LightningRLHFError
     ├── ConfigError             an argument, or a combination of arguments, that cannot work
@@ -12,20 +13,26 @@ exits with code 2. Messages follow one form: `{subject} must {rule}, got {value}
     ├── ModelError              a model, tokenizer or head that cannot be loaded, saved or used
     ├── ScorerError             a reward function or reward model that returned something unusable
     ├── RunDirectoryError       an output directory that cannot be used
+    ├── StorageError            a disk that is full, a file that must not be written or that is gone
+    ├── DivergenceError         a loss, gradient or weight that is no finite number: exit code 3
     └── PluginError             a plug-in with a fault
         └── UnknownComponentError   a name that nobody offers, or that was set aside
 """
+
+from typing import ClassVar
 
 __all__ = [
     "BadRowError",
     "ConfigError",
     "DataError",
+    "DivergenceError",
     "LightningRLHFError",
     "ModelError",
     "PluginError",
     "RecordError",
     "RunDirectoryError",
     "ScorerError",
+    "StorageError",
     "TemplateError",
     "UnknownComponentError",
 ]
@@ -33,6 +40,9 @@ __all__ = [
 
 class LightningRLHFError(Exception):
     """Base of every error that a user can cause and mend."""
+
+    exit_code: ClassVar[int] = 2
+    """What the command line's process ends with."""
 
 
 class ConfigError(LightningRLHFError):
@@ -78,6 +88,16 @@ class ScorerError(LightningRLHFError):
 
 class RunDirectoryError(LightningRLHFError):
     """An output directory that cannot be used for this run."""
+
+
+class StorageError(LightningRLHFError):
+    """A disk that is full, a file that must not be written, or one that is gone."""
+
+
+class DivergenceError(LightningRLHFError):
+    """A loss, a gradient or a weight that is no finite number."""
+
+    exit_code = 3
 
 
 class PluginError(LightningRLHFError):

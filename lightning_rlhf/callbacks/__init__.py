@@ -1,6 +1,7 @@
 """Callbacks that modules bring along, so that a plain Trainer does what the command line does."""
 
 from lightning_rlhf.callbacks.model_export import ModelExport
+from lightning_rlhf.callbacks.non_finite_guard import NonFiniteGuard
 from lightning_rlhf.callbacks.sample_table import Sample, SampleTable
 
-__all__ = ["ModelExport", "Sample", "SampleTable"]
+__all__ = ["ModelExport", "NonFiniteGuard", "Sample", "SampleTable"]

@@ -1,12 +1,14 @@
 """Keeps the newest state of a run in one file."""
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-__all__ = ["LastCheckpoint"]
+__all__ = ["LastCheckpoint", "is_step_end"]
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -15,25 +17,103 @@ class LastCheckpoint(ModelCheckpoint):
     A `ModelCheckpoint` with `save_last` keeps two copies of the weights, and none of what was learned after an epoch's
     last validation.
 
+    A checkpoint lies beside, as `.last.ckpt`, until Lightning has logged the numbers of its step or epoch, which it
+    does after the hooks in which callbacks save. A run that is killed in between is resumed from the checkpoint before,
+    and logs those numbers again; otherwise they would be missing.
+
     Args:
         dirpath: folder of the file.
+        regular: write it at these points; otherwise only when it is asked for.
     """
 
-    def __init__(self, dirpath: Path | str) -> None:
+    def __init__(self, dirpath: Path | str, regular: bool = True) -> None:
         super().__init__(dirpath, filename="last", enable_version_counter=False)
+        self.path = Path(dirpath) / "last.ckpt"
+        self.regular = regular
+        self.best_model_path = str(self.path)
+        self._beside = self.path.with_name(".last.ckpt")
+        self._written = False
+        self._at_epoch_end = False
+        self._due = False
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: epochs and validations are the points to save at."""
+    def save(self, trainer: L.Trainer) -> None:
+        """Writes the checkpoint beside the last one; on every rank."""
+        if trainer.fast_dev_run or trainer.sanity_checking:  # type: ignore[attr-defined]
+            return
+        self._written = self._due = self._at_epoch_end = False
+        self._save_checkpoint(trainer, str(self._beside))
+        self._written = True
+
+    def settle(self, trainer: L.Trainer) -> None:
+        """Puts the checkpoint in the place of the last one: what it stands for is logged."""
+        if self._written and trainer.is_global_zero:
+            if self._beside.is_dir():  # of sharded weights
+                old = self.path.with_name(".last.old.ckpt")
+                shutil.rmtree(old, ignore_errors=True)
+                if self.path.exists():
+                    self.path.rename(old)
+                self._beside.rename(self.path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                self._beside.replace(self.path)
+        self._written = False
+
+    # The points to save at
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves where a validation ended in the middle of an accumulation window, now that its step is done."""
+        if self._due and is_step_end(trainer, batch_idx):
+            self.save(trainer)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The step before is logged."""
+        self.settle(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The step before is logged."""
+        self.settle(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves, unless the epoch ends here and saves itself."""
-        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self._save(trainer)
+        """Saves, unless the epoch ends here and saves itself, or gradients are being accumulated."""
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        if not self.regular or trainer.sanity_checking or progress.is_last_batch:
+            return
+        if is_step_end(trainer, progress.current.ready - 1):
+            self.save(trainer)
+            self.settle(trainer)
+        else:
+            self._due = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves."""
-        self._save(trainer)
+        """Saves; also in the place of what was asked for in the epoch's last step."""
+        if self.regular or self._written:
+            self.save(trainer)
+            self._at_epoch_end = self._written
 
-    def _save(self, trainer: L.Trainer) -> None:
-        if not self._should_skip_saving_checkpoint(trainer):
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The epoch before is logged."""
+        self.settle(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The last epoch is logged."""
+        self.settle(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leaves the last checkpoint that is whole and logged."""
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        if self._at_epoch_end and progress.completed == progress.processed:  # counted once the epoch is logged
+            self.settle(trainer)
+        elif trainer.is_global_zero:
+            shutil.rmtree(self._beside, ignore_errors=True)
+            with suppress(OSError):
+                self._beside.unlink()
+        self._written = False
+
+
+def is_step_end(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Whether the optimizer steps at the end of this batch, so that no gradients are left over."""
+    return trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches == 0

@@ -6,11 +6,15 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
+
 __all__ = ["ModelExport"]
 
 
 class ModelExport(Callback):
     """Writes the trained model in transformers' format, with its tokenizer, to `<root>/model`.
+
+    Also where a run is resumed that had been trained to its end, but was cut off before its model was written.
 
     Args:
         folder: name of the folder in `trainer.default_root_dir`.
@@ -18,9 +22,29 @@ class ModelExport(Callback):
 
     def __init__(self, folder: str = "model") -> None:
         self.folder = folder
+        self._exported = False
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Nothing is exported yet."""
+        self._exported = False
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Exports once, unless nothing was trained (`fast_dev_run`) or the run broke off."""
         if trainer.fast_dev_run or trainer.interrupted or trainer.received_sigterm:  # type: ignore[attr-defined]
             return
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, LastCheckpoint):
+                callback.settle(trainer)  # the export takes a while, in which the run may be cut off
+        self._export(trainer, pl_module)
+
+    def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Exports where Lightning found nothing left to train."""
+        if stage != "fit" or self._exported or not trainer.global_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        pl_module.to(trainer.strategy.root_device)  # from where Lightning has taken it, and processes can talk
+        self._export(trainer, pl_module)
+        pl_module.cpu()
+
+    def _export(self, trainer: L.Trainer, pl_module: Any) -> None:
         pl_module.export(Path(trainer.default_root_dir) / self.folder)
+        self._exported = True

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -80,7 +81,9 @@ class PredictionWriter(BasePredictionWriter):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Takes this rank's part away."""
         if self._part is not None:
-            self._close()
+            with suppress(OSError):  # a full disk refuses what is still buffered, too
+                self._close()
+            self._part = None
             self._part_path(trainer, trainer.global_rank).unlink(missing_ok=True)
 
     def _close(self) -> None:

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lightning_rlhf.files import clear_storage_errors, written_beside
+
 __all__ = ["Sample", "SampleTable"]
 
 
@@ -48,6 +50,11 @@ class SampleTable(Callback):
     def __init__(self, num_rows: int = 4, file: str = "samples.jsonl") -> None:
         self.num_rows = num_rows
         self.file = file
+        self._resumes = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A resumed run validates again what came after its checkpoint."""
+        self._resumes = trainer.ckpt_path is not None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Takes the module's samples and shows them; nothing during the sanity check."""
@@ -56,11 +63,14 @@ class SampleTable(Callback):
             return
         step = trainer.global_step
         path = Path(trainer.default_root_dir) / self.file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as lines:
-            for sample in samples:
-                row = {"step": step, "epoch": trainer.current_epoch, **asdict(sample)}
-                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+        if self._resumes and path.exists():
+            _forget(path, step)
+        self._resumes = False
+        rows = [{"step": step, "epoch": trainer.current_epoch, **asdict(sample)} for sample in samples]
+        with clear_storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as lines:
+                lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self._show(samples[: self.num_rows], step)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -79,6 +89,14 @@ class SampleTable(Callback):
             texts = [sample.label, _shortened(sample.prompt), _shortened(sample.response)]
             table.add_row(*(Text(_visible(text)) for text in texts), *(column[row] for column in columns.values()))
         Console(file=sys.stdout).print(table)
+
+
+def _forget(path: Path, step: int) -> None:
+    """Takes the samples of this step and of later ones out of the file, and a line that a kill cut off."""
+    lines = path.read_bytes().splitlines(keepends=True)  # of bytes: text may hold other ends of lines
+    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] < step]
+    with written_beside(path) as beside:
+        beside.write_bytes(b"".join(kept))
 
 
 def _shortened(text: str, length: int = 400) -> str:

@@ -12,8 +12,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_rlhf import registry
 from lightning_rlhf.cli.lightning_cli import RLHFCLI
 from lightning_rlhf.cli.quiet import without_noise
+from lightning_rlhf.files import storage_fault
 
 __all__ = ["run", "trainer_surroundings"]
+
+_TERMINATED = 128 + signal.SIGTERM
+"""What a shell gives for a process that SIGTERM ended."""
 
 
 def run(argv: Sequence[str] | None = None) -> int | None:
@@ -23,7 +27,7 @@ def run(argv: Sequence[str] | None = None) -> int | None:
         argv: the words after the program's name, the command first; None: those of this process.
 
     Returns:
-        The exit status, 0 or None.
+        The exit status: 0, or 143 after SIGTERM.
 
     Raises:
         LightningRLHFError: the user's mistake; its message is meant to be shown without a traceback.
@@ -33,12 +37,16 @@ def run(argv: Sequence[str] | None = None) -> int | None:
         with trainer_surroundings():
             RLHFCLI(list(sys.argv[1:] if argv is None else argv))
     except SIGTERMException:
-        raise
+        return _TERMINATED
     except SystemExit as ended:
         if isinstance(ended.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from ended
         if ended.code:
             raise
+    except Exception as error:
+        if fault := storage_fault(error):
+            raise fault from error
+        raise
     return 0
 
 

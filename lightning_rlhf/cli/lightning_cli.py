@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -14,9 +15,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
 from lightning_rlhf.callbacks.prediction_writer import PredictionWriter
+from lightning_rlhf.callbacks.termination import TerminationSignals
 from lightning_rlhf.cli.callbacks import ConfigFile, SharedRoot
 from lightning_rlhf.cli.checkpoint_path import check_checkpoint, refused_checkpoint
 from lightning_rlhf.cli.explain import Explainer, without_wrapping
@@ -24,6 +27,7 @@ from lightning_rlhf.cli.help_text import reworded
 from lightning_rlhf.cli.loggers import default_loggers
 from lightning_rlhf.cli.parser import Parser, ReportedError, header
 from lightning_rlhf.cli.run_directory import (
+    CHECKPOINT_FOLDER,
     CONFIG_FILE,
     RunDirectory,
     handed_down,
@@ -199,10 +203,11 @@ class RLHFCLI(LightningCLI):
     def _default_callbacks(self, config: Any, callbacks: list[Any]) -> list[Any]:
         if self.subcommand == "predict":
             return [self._predictions]
-        saves = self.subcommand == "fit" and config.enable_checkpointing is not False and not config.barebones
-        if not saves or any(isinstance(callback, Checkpoint) for callback in callbacks):
+        if self.subcommand != "fit" or config.enable_checkpointing is False or config.barebones:
             return []
-        return [LastCheckpoint(self.directory.path / "checkpoints")]
+        has_own = any(isinstance(callback, Checkpoint) for callback in callbacks)
+        last = LastCheckpoint(self.directory.path / CHECKPOINT_FOLDER, regular=not has_own)
+        return [TerminationSignals(last), last]
 
     @contextmanager
     def _nothing_left_behind(self) -> Iterator[None]:
@@ -229,6 +234,8 @@ class RLHFCLI(LightningCLI):
             self._stop_other_ranks()
             if subcommand == "fit" and self.trainer.global_step == 0 and _is_first_process():
                 self.directory.withdraw()
+            elif subcommand == "fit" and isinstance(error, SIGTERMException) and _is_first_process():
+                self._say_how_to_go_on()
             if reason := refused_checkpoint(error):
                 raise ModelError(
                     f"ckpt_path must be a checkpoint of this module, got one that is not: {reason}"
@@ -240,8 +247,18 @@ class RLHFCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if kwargs.get("ckpt_path") == "last":
-            kwargs["ckpt_path"] = str(last_checkpoint(self.directory.path) or "last")
+            kwargs["ckpt_path"] = str(self._last_checkpoint() or "last")
         return kwargs
+
+    def _last_checkpoint(self) -> Path | None:
+        folders = [getattr(callback, "dirpath", None) for callback in self.trainer.checkpoint_callbacks]
+        return last_checkpoint(self.directory.path, *(Path(folder) for folder in folders if folder is not None))
+
+    def _say_how_to_go_on(self) -> None:
+        """After SIGTERM: a job's log shows what became of it."""
+        last = last_checkpoint(self.directory.path)
+        go_on = "nothing was saved" if last is None else f"go on with --ckpt_path {last}"
+        print(f"lightning-rlhf: terminated after step {self.trainer.global_step}: {go_on}", file=sys.stderr)
 
     def _stop_other_ranks(self) -> None:
         """Ends the processes that this one started: left alone they would wait for it in a collective."""
@@ -250,15 +267,20 @@ class RLHFCLI(LightningCLI):
             kill(getattr(signal, "SIGKILL", signal.SIGTERM))
 
     def before_fit(self) -> None:
-        """Everything is built: now the run that is to be overwritten may go."""
+        """Everything is built: a run that is to be overwritten makes room, and one that left nothing to go on from."""
         if _is_first_process():
-            self.directory.clear()
+            anew = self.config[self.subcommand].ckpt_path == "last" and self._last_checkpoint() is None
+            self.directory.put_aside(begins_anew=anew and self.directory.resumes)
 
     def after_fit(self) -> None:
         """Say where things are, and how good they are."""
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         root = Path(self.trainer.default_root_dir)
+        if self.trainer.global_step == 0:
+            self.directory.withdraw()
+            print("nothing was trained: the run has no step to make, and leaves nothing behind")
+            return
         model = root / "model"
         print(f"the run is in {root}" + (f", the trained model in {model}" if model.exists() else ""))
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}

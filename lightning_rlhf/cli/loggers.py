@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_rlhf.cli.run_directory import METRICS_FILE, RunDirectory
+from lightning_rlhf.files import clear_storage_errors, written_beside
 
 __all__ = ["MetricsFile", "default_loggers"]
 
@@ -29,7 +30,8 @@ class MetricsFile(Logger):
     Args:
         root: directory of the file.
         name: name of the file.
-        resume: keep the rows that are there, less those from the first new step on: a resumed run computes them again.
+        resume: keep the rows that are there, less those that a resumed run computes again: all after its first step,
+            and of that step those that hold the same metrics.
     """
 
     def __init__(self, root: Path, name: str = METRICS_FILE, *, resume: bool = False) -> None:
@@ -38,6 +40,8 @@ class MetricsFile(Logger):
         self._path = root / name
         self._columns: list[str] | None = None
         self._resume = resume
+        self._first_step = 0
+        self._num_earlier = 0  # rows at the file's head that an earlier part of the run logged
 
     @property
     def name(self) -> str:
@@ -63,10 +67,20 @@ class MetricsFile(Logger):
         """Append a row."""
         row: dict[str, Any] = {"step": 0 if step is None else step, **metrics}
         if self._columns is None:
-            kept = self._rows_before(row["step"]) if self._resume else []
+            self._first_step = row["step"]
+            earlier = self._rows() if self._resume else []
+            kept = [
+                there for there in earlier if not _is_logged_again(there, row) and int(there["step"]) <= row["step"]
+            ]
+            self._num_earlier = len(kept)
             self._write([*kept, row])
-        elif set(row) <= set(self._columns):
-            with self._path.open("a", newline="", encoding="utf-8") as file:
+        elif self._num_earlier and row["step"] == self._first_step:
+            rows = self._rows()
+            kept = [there for there in rows[: self._num_earlier] if not _is_logged_again(there, row)]
+            later, self._num_earlier = rows[self._num_earlier :], len(kept)
+            self._write([*kept, *later, row])
+        elif set(row) <= set(self._columns) and self._path.exists():
+            with clear_storage_errors(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns).writerow(row)
         else:
             self._write([*self._rows(), row])
@@ -75,19 +89,22 @@ class MetricsFile(Logger):
         if not self._path.exists():
             return []
         with self._path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-
-    def _rows_before(self, step: int) -> list[dict[str, Any]]:
-        return [row for row in self._rows() if int(row["step"]) < step]
+            lines = file.readlines()
+        if lines and not lines[-1].endswith("\n"):
+            del lines[-1]  # a kill cut it off
+        return list(csv.DictReader(lines))
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         """The whole file again: a new column changes its header."""
         names = {name for row in rows for name in row} - {"epoch", "step"}
         self._columns = ["epoch", "step", *sorted(names)]
-        self._root.mkdir(parents=True, exist_ok=True)
-        beside = self._path.with_name(f"{self._path.name}.part")
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with written_beside(self._path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-        beside.replace(self._path)
+
+
+def _is_logged_again(there: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether a row of an earlier part of the run is the one that is logged now."""
+    names = {name for name, value in there.items() if value not in ("", None)} - {"epoch", "step"}
+    return int(there["step"]) == row["step"] and not names.isdisjoint(row)

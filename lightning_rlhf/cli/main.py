@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         return status
     except LightningRLHFError as error:
         print(f"lightning-rlhf: error: {error}", file=sys.stderr)
-        return _USER_ERROR
+        return error.exit_code
     except KeyboardInterrupt:
         print("lightning-rlhf: interrupted", file=sys.stderr)
         return _INTERRUPTED

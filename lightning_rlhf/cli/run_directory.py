@@ -28,12 +28,17 @@ CONFIG_HEADER = "# lightning-rlhf=="
 """How the first line of a saved config begins: what tells a run's directory from someone's own folder."""
 METRICS_FILE = "metrics.csv"
 CHECKPOINT_FOLDER = "checkpoints"
+MODEL_FOLDER = "model"
 
 _RUNS = Path("runs")
-_TRACES = (CONFIG_FILE, METRICS_FILE, "samples.jsonl", "tensorboard", CHECKPOINT_FOLDER, "model")
+_TRACES = (CONFIG_FILE, METRICS_FILE, "samples.jsonl", "tensorboard", CHECKPOINT_FOLDER, MODEL_FOLDER)
 """What training writes: any of these says that a run was here."""
 _LEFTOVERS = (*_TRACES, "predictions.jsonl")
 """What `--overwrite` removes; nothing else is touched."""
+_REQUEUED = "hpc_ckpt_*.ckpt"
+"""What Lightning writes before SLURM starts a job again."""
+_ASIDE = ".replaced"
+"""Where a run that is overwritten lies until the new one has made its first step."""
 _HANDED_DOWN = "LIGHTNING_RLHF_RUN_DIRECTORY"
 
 
@@ -53,15 +58,30 @@ class RunDirectory:
     overwrites: bool = False
     created: bool = False
 
-    def clear(self) -> None:
-        """Remove the run that is to be overwritten."""
-        if self.overwrites:
-            _remove(self.path, _LEFTOVERS)
+    def put_aside(self, *, begins_anew: bool = False) -> None:
+        """Move a run that was here out of the way: it is needed again if the new one fails at once.
+
+        Args:
+            begins_anew: there is no checkpoint to resume the run from. It goes if it was cut off before its first.
+        """
+        was_cut_off = begins_anew and _is_ours(self.path / CONFIG_FILE) and not (self.path / MODEL_FOLDER).exists()
+        if self.overwrites or was_cut_off:
+            with _clear_errors(f"{self.path} must be a directory whose files can be moved"):
+                (self.path / _ASIDE).mkdir(exist_ok=True)
+                for place in _there(self.path, _LEFTOVERS):
+                    place.rename(self.path / _ASIDE / place.name)
+
+    def let_go(self) -> None:
+        """Remove the run that was put aside."""
+        if (self.path / _ASIDE).is_dir():
+            _remove(self.path / _ASIDE)
 
     def withdraw(self) -> None:
-        """Take back what a run wrote that failed before its first step: the next try would be refused because of it."""
-        if not self.resumes:
-            _remove(self.path, _TRACES)
+        """Take back what a run wrote that made no step: the next try would be refused because of it."""
+        if not self.resumes or (self.path / _ASIDE).is_dir():
+            for place in _there(self.path, _TRACES):
+                _remove(place)
+            _bring_back(self.path)
         self.discard_if_empty()
 
     def discard_if_empty(self) -> None:
@@ -102,6 +122,8 @@ def run_directory_for_training(
     if dry_run:
         return RunDirectory(path, resumes=True)
     created = not path.exists()
+    if (path / _ASIDE).is_dir():  # a run was to be overwritten by one that was killed before its first step
+        RunDirectory(path).withdraw()
     with _clear_errors(f"trainer.default_root_dir {root} must be a directory that can be written"):
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK | os.X_OK):
@@ -148,10 +170,16 @@ def root_of_checkpoint(ckpt_path: str | None) -> Path | None:
     return folder.parent if is_in_run else None
 
 
-def last_checkpoint(root: Path) -> Path | None:
-    """The file that `ckpt_path: last` means; None: there is none yet."""
-    path = root / CHECKPOINT_FOLDER / "last.ckpt"
-    return path if path.exists() else None
+def last_checkpoint(root: Path, *folders: Path) -> Path | None:
+    """The file that `ckpt_path: last` means; None: there is none yet.
+
+    Args:
+        root: of the run.
+        *folders: where callbacks of the user's own write checkpoints.
+    """
+    files = [*root.glob(_REQUEUED), *(file for folder in folders for file in folder.glob("last*.ckpt"))]
+    files += [path for path in (root / CHECKPOINT_FOLDER / "last.ckpt",) if path.exists()]
+    return max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
 
 
 @contextmanager
@@ -174,13 +202,27 @@ def inherited() -> Path | None:
     return None if path is None else Path(path)
 
 
-def _remove(root: Path, names: Iterable[str]) -> None:
-    for place in (root / name for name in names):
-        with _clear_errors(f"{place} must be removable"):
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
-            else:
-                place.unlink(missing_ok=True)
+def _there(root: Path, names: Iterable[str]) -> list[Path]:
+    """What is there of a run."""
+    return [place for name in (*names, _REQUEUED) for place in root.glob(name)]
+
+
+def _remove(place: Path) -> None:
+    with _clear_errors(f"{place} must be removable"):
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+
+
+def _bring_back(root: Path) -> None:
+    """The run that was put aside is the run again."""
+    aside = root / _ASIDE
+    if aside.is_dir():
+        with _clear_errors(f"{root} must be a directory whose files can be moved"):
+            for place in aside.iterdir():
+                place.rename(root / place.name)
+            aside.rmdir()
 
 
 def _next_free(stage: str, *, make: bool) -> Path:
@@ -205,7 +247,7 @@ def _next_free(stage: str, *, make: bool) -> Path:
 
 
 def _holds_run(path: Path) -> bool:
-    return any((path / name).exists() for name in _TRACES)
+    return bool(_there(path, _TRACES))
 
 
 def _is_ours(config: Path) -> bool:

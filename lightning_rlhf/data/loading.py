@@ -103,6 +103,10 @@ class WindowLoader:
             self._epoch, self._position = epoch, position + 1
             yield batch._replace(**counts)
 
+    def places(self, position: int) -> list[str]:
+        """File and line of the rows of a batch of the current epoch."""
+        return self.rows.places(next(self._sampler.batches(position, position + 1)))
+
     def state_dict(self) -> dict[str, int]:
         """Epoch and number of batches that were handed out in it; the same on every rank."""
         return {"epoch": self._epoch, "position": self._position, "num_batches": len(self)}

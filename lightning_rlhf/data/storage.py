@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 import datasets
 import numpy as np
+from datasets import Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lightning_rlhf.data.rows import Row, Tally, Tokenization
 from lightning_rlhf.errors import BadRowError, RecordError
+from lightning_rlhf.files import clear_storage_errors
 from lightning_rlhf.plugin_system.interfaces import DataSource
 from lightning_rlhf.records import Record
 
@@ -24,6 +26,8 @@ OnBadRow = Literal["error", "skip"]
 
 _ROWS_PER_WRITE = 256
 _SECONDS_BEFORE_BAR = 2.0
+_PLACES = "places"
+"""Column with the file and line of each record that is in a row: several where rows are packed."""
 
 
 class StoredRows:
@@ -49,6 +53,10 @@ class StoredRows:
             raise IndexError("no rows were stored")
         rows: list[Row] = self._dataset.__getitems__(list(positions))
         return rows
+
+    def places(self, positions: Sequence[int]) -> list[str]:
+        """File and line of each of these rows, or of the records that are packed in it."""
+        return [" and ".join(row[_PLACES]) for row in self.__getitems__(positions)]
 
     def counts(self, name: str) -> NDArray[np.int64]:
         """A column of numbers, one per row."""
@@ -90,20 +98,23 @@ def store_rows(
     Raises:
         BadRowError: a row breaks a rule; names file and line where the source knows them.
         DataError: the source cannot be read, or holds another kind of record.
+        StorageError: the folder cannot be written.
     """
-    folder.mkdir(parents=True)
     tally = Tally()
     rows = arrange(tokenized_rows(source, split, tokenization, on_bad_row, tally))
-    with ArrowWriter(
-        path=str(folder / "rows.arrow"), features=tokenization.features, writer_batch_size=_ROWS_PER_WRITE
-    ) as writer:
-        for row in rows:
-            writer.write(row)
-            tally.num_rows += 1
-            tally.longest = max(tally.longest, tokenization.length(row))
-        if tally.num_rows:
-            writer.finalize()
-    (folder / "tally.json").write_text(json.dumps(asdict(tally)), encoding="utf-8")
+    features = Features({**tokenization.features, _PLACES: List(Value("string"))})
+    with clear_storage_errors(folder):
+        folder.mkdir(parents=True)
+        with ArrowWriter(
+            path=str(folder / "rows.arrow"), features=features, writer_batch_size=_ROWS_PER_WRITE
+        ) as writer:
+            for row in rows:
+                writer.write(row)
+                tally.num_rows += 1
+                tally.longest = max(tally.longest, tokenization.length(row))
+            if tally.num_rows:
+                writer.finalize()
+        (folder / "tally.json").write_text(json.dumps(asdict(tally)), encoding="utf-8")
     return tally
 
 
@@ -111,6 +122,8 @@ def tokenized_rows(
     source: DataSource, split: str, tokenization: Tokenization, on_bad_row: OnBadRow, tally: Tally
 ) -> Iterator[Row]:
     """The rows of a split one after the other, as they are to be stored; `tally` counts what is left out or cut.
+
+    Beside what the tokenization makes of a record, `places` holds its file and line.
 
     Raises:
         BadRowError: a row breaks a rule.
@@ -143,7 +156,8 @@ def tokenized_rows(
                 tally.num_skipped += 1
                 tally.first_skipped = tally.first_skipped or str(error)
                 continue
-            yield from made
+            for row in made:
+                yield {**row, _PLACES: [f"{origin}:{line}"]}
 
 
 def _placed(records: Iterable[Record | BadRowError], origin: str) -> Iterator[tuple[Any, str, int]]:

@@ -3,10 +3,7 @@
 import copy
 import json
 import logging
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rlhf.errors import ModelError, TemplateError
+from lightning_rlhf.files import whole_folder
 from lightning_rlhf.models.adapters import (
     active_adapter,
     adapter_config,
@@ -57,7 +55,7 @@ def save_language_model(
     transformer = model.model if isinstance(model, LanguageModel) else model
     adapter = active_adapter(transformer)
     metadata = _metadata(template_record, plugins)
-    with _written_beside(Path(path)) as folder:
+    with whole_folder(Path(path)) as folder:
         if adapter is not None and not merge_adapters:
             _save_adapter(transformer, adapter, folder, _reloadable(transformer.name_or_path or ""))
         else:
@@ -99,7 +97,7 @@ def save_reward_model(
     config.pad_token_id = pad_id
     config.score_offset = model.score_offset
     metadata = _metadata(template_record, plugins)
-    with _written_beside(Path(path)) as folder:
+    with whole_folder(Path(path)) as folder:
         _scoring_model(config, merged_state_dict(backbone), model.head).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         if adapter is not None:
@@ -185,24 +183,3 @@ def _metadata(template_record: RecordedTemplate | None, plugins: Mapping[str, st
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _written_beside(path: Path) -> Iterator[Path]:
-    """A new directory beside `path`, which takes its place when the block ends well and vanishes when it does not."""
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (path.with_name(f".{path.name}.{word}-{os.getpid()}") for word in ("new", "old"))
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir()
-    try:
-        yield new
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-    finally:
-        if old.exists() and not path.exists():  # between the two renames: the old one is all that there is
-            old.rename(path)
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

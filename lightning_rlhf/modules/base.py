@@ -4,7 +4,7 @@ import inspect
 import os
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -23,13 +24,14 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_rlhf.callbacks import ModelExport, SampleTable
+from lightning_rlhf.callbacks import ModelExport, NonFiniteGuard, SampleTable
 from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.models import LanguageModel, RecordedTemplate
 from lightning_rlhf.modules.arguments import require_at_least, require_one_of
 from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
+from lightning_rlhf.modules.resuming import WholeFileIO, accumulated_gradients, mend_progress, restore_gradients
 from lightning_rlhf.plugin_system.manager import plugin_manager
 from lightning_rlhf.plugin_system.provenance import (
     check_same_plugins,
@@ -39,7 +41,7 @@ from lightning_rlhf.plugin_system.provenance import (
 )
 from lightning_rlhf.version import __version__
 
-__all__ = ["RLHFModule", "gathered"]
+__all__ = ["RLHFModule", "gathered", "named_rows"]
 
 
 class RLHFModule(L.LightningModule, ABC):
@@ -76,6 +78,7 @@ class RLHFModule(L.LightningModule, ABC):
         self._sharded = False
         self._plugins: dict[str, str] = {}
         self._random_states: list[dict[str, Any]] | None = None
+        self._window: Mapping[str, Any] | None = None
 
     def record_arguments(self) -> None:
         """`save_hyperparameters` of the calling `__init__`, without what a weights-only checkpoint cannot hold.
@@ -165,6 +168,15 @@ class RLHFModule(L.LightningModule, ABC):
                 self.write_model(path)
         self.trainer.strategy.barrier("model is written")
 
+    def gather_over_ranks(self, own: Any) -> list[Any]:
+        """What every rank gives, in rank order, on every rank."""
+        return gathered(own)
+
+    def describe_batch(self, batch_idx: int) -> str:
+        """Which rows a training batch of this epoch holds, for a message; empty where that cannot be told."""
+        rows_of_batch = getattr(self.trainer.train_dataloader, "places", None)
+        return "" if rows_of_batch is None else named_rows(rows_of_batch(batch_idx))
+
     def log_global(self, values: Mapping[str, Any], **options: Any) -> None:
         """Logs numbers that are the same on all ranks, without Lightning's advice to reduce them."""
         self.log_dict(values, sync_dist=self.trainer.world_size > 1, **options)
@@ -208,6 +220,8 @@ class RLHFModule(L.LightningModule, ABC):
                 "the strategy must be one device, DDP or ModelParallelStrategy (FSDP2), which shards the weights, "
                 f"got {type(strategy).__name__}."
             )
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:
+            strategy.checkpoint_io = WholeFileIO()
         if self.trainer.world_size > 1:
             check_same_plugins(gathered(dict(plugin_manager().versions())))
 
@@ -233,7 +247,7 @@ class RLHFModule(L.LightningModule, ABC):
         Those that the Trainer has already stay: Lightning would replace them.
         """
         there = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
-        return [kind() for kind in (SampleTable, ModelExport) if kind not in there]
+        return [kind() for kind in (NonFiniteGuard, SampleTable, ModelExport) if kind not in there]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One AdamW with the stage's parameter groups and a schedule that is stepped with it."""
@@ -248,13 +262,23 @@ class RLHFModule(L.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what Lightning leaves out: random states of every rank, versions and plug-ins, the template."""
+        """Adds what Lightning leaves out: random states of every rank, versions and plug-ins, the template.
+
+        Within an accumulation window also its gradients so far. Of several ranks there is no room for them.
+        """
+        mend_progress(checkpoint, self.trainer)
+        gradients = accumulated_gradients(self.trainer, self.named_parameters())
+        window = None
+        if gradients is not None:
+            loss = self.window_loss.total.detach().clone()
+            window = {"gradients": gradients if self.trainer.world_size == 1 else None, "loss": loss}
         checkpoint["lightning_rlhf"] = {
             "version": __version__,
             "stage": self.stage,
             "seed": self.seed,
             "plugins": self.plugins,
             "random_states": gathered(_random_state()),
+            "window": window,
             "template": None if self.template_record is None else self.template_record.to_dict(),
         }
 
@@ -277,6 +301,7 @@ class RLHFModule(L.LightningModule, ABC):
                 "as the run that was cut off would have."
             )
         self._random_states = saved.get("random_states")
+        self._window = saved.get("window")
         before, now = saved.get("plugins", {}), self.plugins
         if self._trainer is None or not self.trainer.training:  # other data, or none: only what both use is compared
             now = {name: version for name, version in plugin_manager().versions().items() if name in before}
@@ -296,6 +321,21 @@ class RLHFModule(L.LightningModule, ABC):
         if self._random_states is not None and len(self._random_states) == self.trainer.world_size:
             _restore_random_state(self._random_states[self.trainer.global_rank])
         self._random_states = None
+        self._restore_window()
+
+    def _restore_window(self) -> None:
+        window, self._window = self._window, None
+        if window is None:
+            return
+        self.window_loss.total.copy_(window["loss"])
+        if window["gradients"] is None or self.trainer.world_size > 1:
+            rank_zero_warn(
+                "the checkpoint was written in the middle of an accumulation window of several processes, whose "
+                "gradients it does not hold: the first step is made of the rest of the window alone. To resume "
+                "exactly, use a checkpoint of a step's end, as checkpoints/last.ckpt is."
+            )
+            return
+        restore_gradients(window["gradients"], self.named_parameters())
 
     def optimizer_step(
         self,
@@ -355,6 +395,12 @@ def _restore_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+def named_rows(places: Sequence[str], most: int = 8) -> str:
+    """Rows by their file and line, not more than can be looked at."""
+    more = f" and {len(places) - most} more" if len(places) > most else ""
+    return f"rows {', '.join(places[:most])}{more}"
 
 
 def gathered(own: Any) -> list[Any]:

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from lightning_rlhf.batches import DemonstrationBatch, MinibatchIndices, PromptBatch, Rollout
 from lightning_rlhf.callbacks import Sample
 from lightning_rlhf.data import PromptData, PromptDataset, PromptFormatter
+from lightning_rlhf.errors import ScorerError
 from lightning_rlhf.functional import (
     approx_kl,
     clip_fraction,
@@ -29,7 +30,7 @@ from lightning_rlhf.models import (
     save_language_model,
 )
 from lightning_rlhf.modules.arguments import require, require_at_least, require_one_of
-from lightning_rlhf.modules.base import RLHFModule, gathered
+from lightning_rlhf.modules.base import RLHFModule, gathered, named_rows
 from lightning_rlhf.modules.heldout import HeldoutResponses
 from lightning_rlhf.modules.invariants import (
     assert_gradients,
@@ -45,6 +46,7 @@ from lightning_rlhf.plugin_system.interfaces import ModelSource, RankingConverte
 from lightning_rlhf.rollout import (
     CollectedRollout,
     Evaluation,
+    PromptSelection,
     RolloutLoader,
     RolloutRuntime,
     RolloutSettings,
@@ -225,6 +227,7 @@ class PPOModule(RLHFModule):
         self.update_metrics = NamedMeans(_UPDATE_METRICS, persistent=True)
         self.heldout = HeldoutResponses()
         self._loader: RolloutLoader | None = None
+        self._prompts: PromptDataset | None = None
         self._pipeline: ScorePipeline | None = None
         self._updates_stopped = False
         self._rollout_metrics: dict[str, float] = {}
@@ -419,6 +422,7 @@ class PPOModule(RLHFModule):
             f"fit the model's {self.max_positions} positions",
             f"{longest}. Lower max_prompt_length or max_response_length",
         )
+        self._prompts = prompts
         ptx = trainer.datamodule.ptx_batches() if self.ptx_coef else None  # type: ignore[attr-defined]
         require(not self.ptx_coef or ptx is not None, "PromptData", "have a ptx_source when ptx_coef is set", "none")
         self._loader = RolloutLoader(
@@ -438,15 +442,19 @@ class PPOModule(RLHFModule):
         return self._loader
 
     def _collect(self, prompts: PromptDataset, iteration: int) -> Rollout:
-        """One rollout; the KL coefficient and the metrics move on with it."""
-        selection = select_prompts(
-            self.seed,
-            iteration,
-            num_prompts=len(prompts),
-            rollout_size=self.rollout_size,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
-        )
+        """One rollout; the KL coefficient and the metrics move on with it.
+
+        Raises:
+            ScorerError: a scorer gave something unusable; says in which iteration.
+        """
+        try:
+            return self._collected(prompts, iteration)
+        except ScorerError as error:
+            when = f"in iteration {iteration}, after {self.trainer.global_step} steps"
+            raise ScorerError(f"{error} This was {when}.") from error
+
+    def _collected(self, prompts: PromptDataset, iteration: int) -> Rollout:
+        selection = self._selected(prompts, iteration)
         collected: CollectedRollout = collect_rollout(
             self.actor_critic,
             prompts.batch(selection.row_ids),
@@ -474,6 +482,32 @@ class PPOModule(RLHFModule):
                 same_weights=not self.has_own_reference,
             )
         return collected.rollout
+
+    def _selected(self, prompts: PromptDataset, iteration: int) -> PromptSelection:
+        return select_prompts(
+            self.seed,
+            iteration,
+            num_prompts=len(prompts),
+            rollout_size=self.rollout_size,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+
+    def describe_batch(self, batch_idx: int) -> str:
+        """The rows of a minibatch, the first one's prompt and response, and who scored them."""
+        loader, prompts = self._loader, self._prompts
+        if loader is None or prompts is None or loader.rollout is None:
+            return ""
+        rows = loader.rows_of(batch_idx)
+        row_ids = self._selected(prompts, loader.iteration).row_ids
+        places = prompts.rows.places([row_ids[row // self.settings.num_responses_per_prompt] for row in rows])
+        first = select_rows(loader.rollout, torch.tensor(rows[:1]))
+        prompt = self.tokenizer.decode(first.prompt_ids[0][first.prompt_mask[0]].tolist())
+        response = self.tokenizer.decode(first.response_ids[0][first.completion_mask[0]].tolist())
+        return (
+            f"{named_rows(places)}, scored by {', '.join(self.score_pipeline().names)}; the first prompt: "
+            f"{prompt[-200:]!r}, its response: {response[:200]!r}"
+        )
 
     def rollout_runtime(self) -> RolloutRuntime:
         """What the Trainer brings along to a rollout."""

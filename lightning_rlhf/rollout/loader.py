@@ -103,6 +103,11 @@ class RolloutLoader:
         self.rollout = rollout
         yield from self._handed_out(rollout)
 
+    def rows_of(self, position: int) -> list[int]:
+        """Row numbers of a minibatch of the current iteration."""
+        rows: list[int] = self._minibatches()[position].tolist()
+        return rows
+
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, within an iteration with the rollouts of all ranks; every rank calls it."""
         iteration, position = self._next_start() if self._is_over() else (self.iteration, self.position)
@@ -151,9 +156,7 @@ class RolloutLoader:
         return rollout
 
     def _handed_out(self, rollout: Rollout) -> Iterator[MinibatchIndices]:
-        steps = minibatches(
-            self.seed, self.iteration, num_rows=self.num_rows, size=self.minibatch_size, num_epochs=self.num_epochs
-        )[: self.num_steps]
+        steps = self._minibatches()
         lengths = rollout.loss_mask.sum(-1)
         while self.position < len(steps):
             # a window may have begun before a resume: its first minibatches count, but are not handed out again
@@ -169,6 +172,12 @@ class RolloutLoader:
                 # before the yield: a checkpoint that is written in this step says that it was handed out
                 self.position = start + index + 1
                 yield MinibatchIndices(window[index], num_targets, batch)
+
+    def _minibatches(self) -> list[Tensor]:
+        steps = minibatches(
+            self.seed, self.iteration, num_rows=self.num_rows, size=self.minibatch_size, num_epochs=self.num_epochs
+        )
+        return steps[: self.num_steps]
 
     def _ptx_window(self, start: int, window: Sequence[Tensor]) -> list[DemonstrationBatch | None]:
         if self.ptx is None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -69,8 +70,40 @@ def test_only_what_a_run_wrote_is_removed_to_overwrite_it():
     Path("run/notes.txt").touch()
     directory = run_directory_for_training("run", "sft", None, overwrite=True)
     assert last_checkpoint(Path("run"))
-    directory.clear()
+    directory.put_aside()
+    assert {path.name for path in Path("run").iterdir()} == {"notes.txt", ".replaced"}
+    directory.let_go()
     assert [path.name for path in Path("run").iterdir()] == ["notes.txt"]
+
+
+def test_a_run_that_was_to_be_overwritten_is_back_when_the_new_one_makes_no_step():
+    a_run("run")
+    directory = run_directory_for_training("run", "sft", None, overwrite=True)
+    directory.put_aside()
+    Path("run/config.yaml").write_text("# lightning-rlhf==0.1.0\nmodel: new\n")
+    directory.withdraw()
+    assert {path.name for path in Path("run").iterdir()} == {"config.yaml", "checkpoints"}
+    assert "new" not in Path("run/config.yaml").read_text()
+
+
+def test_a_run_is_back_also_where_the_one_that_was_to_overwrite_it_was_killed():
+    a_run("run")
+    run_directory_for_training("run", "sft", None, overwrite=True).put_aside()
+    Path("run/config.yaml").write_text("# lightning-rlhf==0.1.0\nmodel: new\n")
+    assert run_directory_for_training("run", "sft", "last", overwrite=False).resumes
+    assert last_checkpoint(Path("run"))
+    assert "new" not in Path("run/config.yaml").read_text()
+
+
+def test_the_last_checkpoint_is_the_newest_also_of_those_that_slurms_requeue_left():
+    root = a_run("run")
+    requeued = root / "hpc_ckpt_2.ckpt"
+    for number, path in enumerate([root / "hpc_ckpt_1.ckpt", root / "checkpoints" / "last.ckpt", requeued]):
+        path.touch()
+        os.utime(path, ns=(number, number))
+    assert last_checkpoint(root) == requeued
+    os.utime(root / "checkpoints" / "last.ckpt", ns=(9, 9))
+    assert last_checkpoint(root) == root / "checkpoints" / "last.ckpt"
 
 
 def test_a_directory_that_was_made_for_nothing_goes_again():

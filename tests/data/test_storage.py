@@ -1,8 +1,10 @@
 import tracemalloc
+from functools import partial
 
 import pyarrow as pa
 import pytest
 
+from lightning_rlhf.data.packing import packed
 from lightning_rlhf.data.rows import DemonstrationRows, PromptRows
 from lightning_rlhf.data.storage import StoredRows, source_name, store_rows
 from lightning_rlhf.data.tokenization import PromptFormatter
@@ -26,8 +28,13 @@ def test_rows_come_back_as_they_were_made(fakes, formatter, tmp_path):
     stored = StoredRows(tmp_path / "x")
     made = [row for record in records for row in tokenization.rows(record, tally)]
     assert len(stored) == tally.num_rows == stored.tally.num_rows == 4
-    assert stored.__getitems__([3, 0]) == [made[3], made[0]]
-    assert stored[1] == made[1]
+    read = [*stored.__getitems__([3, 0]), stored[1]]
+    assert [row.pop("places") for row in read] == [
+        ["ListSource[train]:4"],
+        ["ListSource[train]:1"],
+        ["ListSource[train]:2"],
+    ]
+    assert read == [made[3], made[0], made[1]]
     assert stored.counts("num_tokens").tolist() == [row["num_tokens"] for row in made]
 
 
@@ -125,3 +132,19 @@ def test_a_source_is_named_by_its_class_and_place(fakes):
     assert source_name(source) == "ListSource"
     source.path = "a.jsonl"
     assert source_name(source) == "ListSource a.jsonl"
+
+
+def test_rows_know_their_file_and_line_also_when_they_are_packed(fakes, formatter, tmp_path):
+    records = [dialogue("a" * n, "b") for n in range(1, 5)]
+    tokenization = DemonstrationRows(formatter, 99)
+    for name, arrange, places in (
+        ("single", iter, ["ListSource[train]:4", "ListSource[train]:1"]),
+        ("packed", partial(packed, max_length=9), None),
+    ):
+        source = fakes.ListSource(records)
+        store_rows(tmp_path / name, source, "train", tokenization, on_bad_row="error", arrange=arrange)
+        stored = StoredRows(tmp_path / name)
+        if places is not None:
+            assert stored.places([3, 0]) == places
+        else:
+            assert stored.places([0]) == ["ListSource[train]:1 and ListSource[train]:2"]

@@ -1,0 +1,101 @@
+"""What Lightning's checkpoints need so that a resumed run is the run that was not cut off."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+
+from lightning_rlhf.files import written_beside
+
+__all__ = ["WholeFileIO", "accumulated_gradients", "mend_progress", "restore_gradients"]
+
+
+class WholeFileIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it.
+
+    Lightning's own writes to the machine's folder for temporary files. Where that is another disk, the file is copied
+    to its place byte by byte, and a kill leaves half of it there.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        """Writes a file; what is no path of this machine is left to Lightning."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with written_beside(Path(path)) as beside, beside.open("wb") as file:
+            stream = _Stream(file)
+            try:
+                torch.save(checkpoint, stream)  # type: ignore[arg-type]
+            except RuntimeError:
+                if stream.error is not None:
+                    raise stream.error from None
+                raise
+
+
+class _Stream:
+    """A file to write to that remembers what the disk refused: torch's writer puts a report of its own in its place."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def mend_progress(checkpoint: Mapping[str, Any], trainer: L.Trainer) -> None:
+    """Has a resumed run do the whole of a validation that was due or running when the checkpoint was written.
+
+    Lightning leaves out one that was due, at the end of an epoch with all else that is done there, and of one that was
+    running it does the rest, whose metrics are then of the rest alone.
+
+    Args:
+        checkpoint: about to be written; its counters are changed.
+        trainer: that writes it.
+    """
+    if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or trainer.fit_loop._data_fetcher is None:
+        return
+    loop = trainer.fit_loop.epoch_loop
+    batches: Any = loop.batch_progress
+    evaluation = loop.val_loop.batch_progress
+    saved = checkpoint["loops"]["fit_loop"]
+    saved_batches, saved_evaluation = saved["epoch_loop.batch_progress"], saved["epoch_loop.val_loop.batch_progress"]
+    in_step = trainer.training and batches.current.completed == batches.current.processed - 1
+    is_over = evaluation.is_last_batch and evaluation.current.completed == evaluation.current.ready
+    if in_step and loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        for counters in (saved_batches["total"], saved_batches["current"]):
+            counters["completed"] += 1  # to Lightning the step is over when its validation begins
+    elif not trainer.validating or is_over:
+        return
+    done = saved_evaluation["total"]["completed"]
+    saved_evaluation["current"] = dict.fromkeys(saved_evaluation["current"], 0)
+    # one more begun than done is how Lightning knows that a validation has to be gone through
+    saved_evaluation["total"] = {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
+    saved_evaluation["is_last_batch"] = False
+
+
+def accumulated_gradients(trainer: L.Trainer, named: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor] | None:
+    """The gradients of the batches since the last optimizer step, where there are any; else None."""
+    if trainer.state.fn != TrainerFn.FITTING or not trainer.fit_loop._should_accumulate():
+        return None
+    return {name: weight.grad.detach() for name, weight in named if weight.grad is not None}
+
+
+def restore_gradients(gradients: Mapping[str, Tensor], named: Iterable[tuple[str, nn.Parameter]]) -> None:
+    """Goes on accumulating from them."""
+    for name, weight in named:
+        if name in gradients:
+            weight.grad = gradients[name].to(weight.device, copy=True)
