@@ -73,7 +73,7 @@ def iterate_checks(distribution: str | None = None) -> Iterator[CheckResult]:
     with _silenced():
         manager = plugin_manager()
     for record in _records(manager, distribution):
-        yield from _results(manager, record)
+        yield from _results(manager, record, is_asked_for=distribution is not None)
 
 
 def _records(manager: Manager, distribution: str | None) -> list[PluginRecord]:
@@ -88,10 +88,12 @@ def _records(manager: Manager, distribution: str | None) -> list[PluginRecord]:
     return found
 
 
-def _results(manager: Manager, record: PluginRecord) -> Iterator[CheckResult]:
+def _results(manager: Manager, record: PluginRecord, *, is_asked_for: bool) -> Iterator[CheckResult]:
     if record.status != "active":
         reason = f"{record.status}: {record.reason}"
-        yield CheckResult(record.distribution, record.version, None, None, "fail", (reason,))
+        # what the user keeps out is no fault of anybody's, unless it is what the user wants to see checked
+        verdict: Verdict = "unchecked" if record.status == "disabled" and not is_asked_for else "fail"
+        yield CheckResult(record.distribution, record.version, None, None, verdict, (reason,))
         return
     for offer in record.components:
         verdict, reasons = _checked(manager, offer)

@@ -1,6 +1,8 @@
 import pytest
 
 from lightning_rlhf.cli.main import main
+from lightning_rlhf.plugin_system.manager import PluginRecord, plugin_manager
+from lightning_rlhf.plugin_system.offers import OfferedComponent
 from lightning_rlhf.plugin_system.reporting import PluginWarning
 
 GOOD = """
@@ -55,6 +57,14 @@ def test_what_cannot_be_made_without_arguments_is_said_to_be_unchecked(fake_plug
     printed = capsys.readouterr().out
     assert "UNCHECKED  needy 1.0  reward_function needy\n      it needs key" in printed
     assert printed.endswith("1 passed, 0 failed, 1 unchecked\n")
+
+
+def test_what_is_disabled_fails_only_where_it_is_asked_for(monkeypatch):
+    offers = (OfferedComponent("model", "tiny", "lightning_rlhf.builtins.models:TinyModel", "", "lightning-rlhf", "1"),)
+    records = (PluginRecord("lightning-rlhf", "1", "active", None, offers), PluginRecord("off", "1", "disabled", "why"))
+    monkeypatch.setattr(plugin_manager(), "plugins", records)
+    assert main(["plugins", "check"]) == 0
+    assert main(["plugins", "check", "off"]) == 1
 
 
 def test_an_unknown_distribution_exits_with_2_and_near_names(fake_plugins, capsys):
