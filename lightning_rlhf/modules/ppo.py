@@ -121,6 +121,8 @@ class PPOModule(RLHFModule):
         missing_stop_penalty: taken off the score of a response that did not stop.
         mask_unstopped: leave responses that did not stop out of the loss.
         score_normalizer: running normalisation of the weighted sum of scores, or null.
+        reward_timeout_s: seconds that a call of a reward function with all responses of a rollout may take before the
+            run is stopped; null sets no limit.
     """
 
     stage: ClassVar[str] = "ppo"
@@ -169,6 +171,7 @@ class PPOModule(RLHFModule):
         missing_stop_penalty: float = 0.0,
         mask_unstopped: bool = False,
         score_normalizer: ScoreNormalizer | None = None,
+        reward_timeout_s: float | None = 3600.0,
     ) -> None:
         super().__init__(
             learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, lr_schedule=lr_schedule
@@ -180,6 +183,12 @@ class PPOModule(RLHFModule):
         require(0 < clip_range < 1, "clip_range", "be between 0 and 1", clip_range)
         require(value_clip_range > 0, "value_clip_range", "be positive", value_clip_range)
         require_one_of(ValueModel, "value_model", value_model)
+        require(
+            reward_timeout_s is None or reward_timeout_s > 0,
+            "reward_timeout_s",
+            "be positive or null",
+            reward_timeout_s,
+        )
         reward_models = [reward_model] if isinstance(reward_model, str) else list(reward_model or [])
         functions = list(rewards or [])
         num_scorers = len(reward_models) + len(functions)
@@ -221,6 +230,7 @@ class PPOModule(RLHFModule):
         self.reward_weights = weights
         self.reward_functions = functions
         self.score_normalizer = score_normalizer
+        self.reward_timeout_s = reward_timeout_s
         self._load_models(
             base, reward_models, reference, value_model, adapter, gradient_checkpointing, trust_remote_code
         )
@@ -535,6 +545,7 @@ class PPOModule(RLHFModule):
                 normalizer=self.score_normalizer,
                 batch_size=self.trainer.datamodule.batch_size,  # type: ignore[attr-defined]
                 precision=self.trainer.precision_plugin.forward_context,
+                timeout_s=self.reward_timeout_s,
             )
         return self._pipeline
 

@@ -6,7 +6,10 @@ from typing import Any
 
 from lightning_rlhf.data import PromptFormatter
 from lightning_rlhf.models import LoadedScalarModel
+from lightning_rlhf.plugin_system.discovery import BUILTIN
 from lightning_rlhf.plugin_system.interfaces import RankingConverter, RewardFunction
+from lightning_rlhf.plugin_system.manager import plugin_manager
+from lightning_rlhf.plugin_system.provenance import versions_in_use
 from lightning_rlhf.rollout import (
     RewardFunctionScorer,
     RewardModelScorer,
@@ -28,6 +31,7 @@ def build_pipeline(
     normalizer: ScoreNormalizer | None,
     batch_size: int,
     precision: Callable[[], AbstractContextManager[Any]],
+    timeout_s: float | None,
 ) -> ScorePipeline:
     """Reward models, each with its own tokenizer and template, then reward functions.
 
@@ -40,6 +44,7 @@ def build_pipeline(
         normalizer: of the weighted sum, or None.
         batch_size: rows per pass of a reward model.
         precision: context of those passes.
+        timeout_s: seconds that a call of a reward function may take, or None.
     """
     scorers: list[Scorer] = []
     for source in reward_models:
@@ -48,5 +53,13 @@ def build_pipeline(
         scorers.append(
             RewardModelScorer("reward_model", source.model, own, formatter, batch_size=batch_size, precision=precision)
         )
-    scorers += [RewardFunctionScorer(function, type(function).__name__) for function in functions]
+    for function in functions:
+        name = type(function).__name__
+        scorers.append(RewardFunctionScorer(function, name, timeout_s=timeout_s, plugin=_plugin_of(function)))
     return ScorePipeline(scorers, weights=weights, converter=converter, normalizer=normalizer)
+
+
+def _plugin_of(component: object) -> str:
+    """Distribution and version that a component comes from; empty for a built-in one and a person's own class."""
+    versions = versions_in_use(plugin_manager(), [component])
+    return " and ".join(f"{name} {version}" for name, version in versions.items() if name != BUILTIN)

@@ -7,9 +7,10 @@ from lightning_rlhf.rollout.generation import generate_responses
 from lightning_rlhf.rollout.loader import RolloutLoader
 from lightning_rlhf.rollout.normalization import ScoreNormalizer
 from lightning_rlhf.rollout.passes import policy_outputs, response_rows, to_rows
+from lightning_rlhf.rollout.reward_functions import RewardFunctionScorer
 from lightning_rlhf.rollout.reward_models import RewardModelScorer
 from lightning_rlhf.rollout.sampling import SampledResponses, sample_responses
-from lightning_rlhf.rollout.scoring import RewardFunctionScorer, ScorePipeline, Scorer
+from lightning_rlhf.rollout.scoring import ScorePipeline, Scorer
 from lightning_rlhf.rollout.selection import PromptSelection, select_prompts
 from lightning_rlhf.rollout.settings import RolloutRuntime, RolloutSettings
 

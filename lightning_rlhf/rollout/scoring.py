@@ -1,23 +1,19 @@
 """Scorers, and how their scores become one."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_rlhf.errors import ConfigError, ScorerError
-from lightning_rlhf.plugin_system.interfaces import RankingConverter, RewardFunction
+from lightning_rlhf.plugin_system.interfaces import RankingConverter
 from lightning_rlhf.rollout.normalization import ScoreNormalizer
 from lightning_rlhf.rollout.responses import Responses
 
 __all__ = [
-    "RewardFunctionScorer",
     "ScorePipeline",
     "Scorer",
     "Scores",
@@ -26,8 +22,6 @@ __all__ = [
     "total_scores",
     "with_total",
 ]
-
-RESERVED_COLUMNS = ("messages", "prompts", "response_tokens", "responses", "stopped")
 
 
 class Scorer(ABC):
@@ -47,101 +41,6 @@ class Scorer(ABC):
         Raises:
             ScorerError: what came back cannot be used.
         """
-
-
-class RewardFunctionScorer(Scorer):
-    """A plug-in's reward function.
-
-    The function gets the rows' own fields as columns, None where a row lacks a field. A field with a reserved name is
-    not passed on; a warning says so.
-
-    Args:
-        function: the component.
-        name: what its scores are logged under.
-        batch_size: responses per call; null passes all at once.
-    """
-
-    def __init__(self, function: RewardFunction, name: str, *, batch_size: int | None = None) -> None:
-        super().__init__(name)
-        self.function = function
-        self.batch_size = batch_size
-        self._hidden: set[str] = set()
-
-    def score(self, responses: Responses) -> Tensor:
-        """Calls the function and checks what comes back."""
-        size = self.batch_size or len(responses)
-        chunks = [range(start, min(start + size, len(responses))) for start in range(0, len(responses), size)]
-        scores = [self._scored(responses.select(chunk)) for chunk in chunks]
-        if any(chunk.ndim == 2 for chunk in scores) and any(chunk.ndim == 1 for chunk in scores):
-            raise ScorerError(
-                f"reward function {self.name!r} must score either every response or every token, got both."
-            )
-        return torch.cat(scores)
-
-    def _scored(self, responses: Responses) -> Tensor:
-        columns = self._columns(responses)
-        try:
-            returned: Any = self.function(list(responses.prompts), list(responses.responses), **columns)
-        except ScorerError as error:  # the component's own message: it knows which response is meant
-            raise ScorerError(f"reward function {self.name!r}: {error}") from error
-        except Exception as error:
-            raise ScorerError(
-                f"reward function {self.name!r} must return scores, got {type(error).__name__}: {error}. "
-                f"{_place(responses, 0)}"
-            ) from error
-        scores = returned.tolist() if hasattr(returned, "tolist") else returned
-        if not isinstance(scores, Sequence) or isinstance(scores, str | bytes) or len(scores) != len(responses):
-            number = len(scores) if isinstance(scores, Sequence) else type(returned).__name__
-            raise ScorerError(
-                f"reward function {self.name!r} must return one score per response, got {number} "
-                f"for {len(responses)} responses. {_place(responses, 0)}"
-            )
-        per_token = [isinstance(score, Sequence) and not isinstance(score, str) for score in scores]
-        if not any(per_token):
-            numbers = [self._number(score, responses, row) for row, score in enumerate(scores)]
-            return torch.tensor(numbers, dtype=torch.float32)
-        return self._token_scores(scores, responses)
-
-    def _columns(self, responses: Responses) -> dict[str, list[Any]]:
-        names = {name: None for columns in responses.columns for name in columns}  # a set that keeps the order
-        hidden = names.keys() & set(RESERVED_COLUMNS) - self._hidden
-        if hidden:
-            self._hidden |= hidden
-            rank_zero_warn(
-                f"reward function {self.name!r} does not get the rows' own {', '.join(sorted(hidden))}: the names are "
-                "reserved. Rename the field with `columns` of the data source if the function needs it."
-            )
-        columns = {name: [row.get(name) for row in responses.columns] for name in names if name not in RESERVED_COLUMNS}
-        columns["messages"] = list(responses.messages)
-        columns["response_tokens"] = [list(tokens) for tokens in responses.response_tokens]
-        columns["stopped"] = responses.stopped.tolist()
-        return columns
-
-    def _token_scores(self, scores: Sequence[Any], responses: Responses) -> Tensor:
-        table = torch.zeros(responses.completion_mask.shape, dtype=torch.float32)
-        for row, tokens in enumerate(responses.response_tokens):
-            row_scores = scores[row].tolist() if hasattr(scores[row], "tolist") else scores[row]
-            if not isinstance(row_scores, Sequence) or len(row_scores) != len(tokens):
-                number = len(row_scores) if isinstance(row_scores, Sequence) else "a single number"
-                raise ScorerError(
-                    f"reward function {self.name!r} must return one score for each of the {len(tokens)} "
-                    f"response_tokens, got {number}. {_place(responses, row)}"
-                )
-            numbers = [self._number(score, responses, row) for score in row_scores]
-            table[row, : len(tokens)] = torch.tensor(numbers, dtype=torch.float32)
-        return table
-
-    def _number(self, score: Any, responses: Responses, row: int) -> float:
-        try:
-            number = float(score)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number) or isinstance(score, str):
-            raise ScorerError(
-                f"a score of reward function {self.name!r} must be a finite number, got {score!r}. "
-                f"{_place(responses, row)}"
-            )
-        return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,12 +179,3 @@ def _distinct(names: Sequence[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         distinct.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
     return distinct
-
-
-def _place(responses: Responses, row: int) -> str:
-    """Prompt and response of a row, for an error message."""
-    return f"prompt: {_shortened(responses.prompts[row])}, response: {_shortened(responses.responses[row])}"
-
-
-def _shortened(text: str, length: int = 200) -> str:
-    return repr(text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}")

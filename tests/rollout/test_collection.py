@@ -22,7 +22,7 @@ from lightning_rlhf.rollout import (
     select_rows,
     to_rows,
 )
-from lightning_rlhf.rollout.scoring import RewardFunctionScorer
+from lightning_rlhf.rollout.reward_functions import RewardFunctionScorer
 
 SETTINGS = RolloutSettings(max_response_length=12, temperature=0.8)
 

@@ -3,7 +3,7 @@ import torch
 
 from lightning_rlhf.rollout import RolloutRuntime, RolloutSettings, ScorePipeline, evaluate_prompts
 from lightning_rlhf.rollout.evaluation import distinct_2
-from lightning_rlhf.rollout.scoring import RewardFunctionScorer
+from lightning_rlhf.rollout.reward_functions import RewardFunctionScorer
 
 SETTINGS = RolloutSettings(max_response_length=6, num_responses_per_prompt=4, missing_stop_penalty=3.0)
 
