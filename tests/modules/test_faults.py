@@ -1,0 +1,87 @@
+"""What the stages do with numbers that are none: which rows, which scorers, which step."""
+
+import math
+
+import pytest
+import torch
+
+from lightning_rlhf.callbacks import NonFiniteGuard
+from lightning_rlhf.errors import DivergenceError, ScorerError
+from lightning_rlhf.plugin_system.interfaces import RewardFunction
+
+
+def spoilt(module, step):
+    """The module, whose loss is nan from a training step on."""
+    original = module.training_step
+
+    def training_step(batch, batch_idx):
+        loss = original(batch, batch_idx)
+        return loss * math.nan if batch_idx >= step else loss
+
+    module.training_step = training_step
+    return module
+
+
+@pytest.mark.parametrize(
+    ("stage", "rows"),
+    [
+        ("sft", r"rows Demonstrations\[train\]:\d+, Demonstrations\[train\]:\d+"),
+        ("reward", r"rows Rankings\[train\]:\d+, Rankings\[train\]:\d+"),
+        ("ppo", r"rows Prompts\[train\]:\d+, .*, scored by LowerCase; the first prompt: '<s>say \d+\\n', its response: "),
+    ],
+)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_diverged_run_stops_before_it_changes_a_weight_and_names_rows_and_step(
+    kit, tmp_path, stage, rows, accumulate
+):
+    module, data = kit.stage(stage, **({"minibatch_size": 2} if stage == "ppo" else {"batch_size": 2}))
+    before = {name: weight.clone() for name, weight in module.named_parameters()}
+    with pytest.raises(DivergenceError, match=f"the loss must be finite, got nan in step 0, epoch 0: {rows}"):
+        kit.fit((spoilt(module, 0), data), tmp_path, accumulate_grad_batches=accumulate)
+    assert all(torch.equal(weight, before[name]) for name, weight in module.named_parameters())
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_plain_trainer_leaves_steps_out_when_its_user_asks_for_it(kit, tmp_path):
+    module, data = kit.sft(batch_size=4)
+    guard = NonFiniteGuard("skip")
+    trainer = kit.fit((spoilt(module, 2), data), tmp_path, callbacks=[guard])
+    assert guard.num_skipped == 1
+    assert trainer.callback_metrics["train/skipped_steps"] == 1
+    assert all(weight.isfinite().all() for weight in module.parameters())
+    assert sum(isinstance(callback, NonFiniteGuard) for callback in trainer.callbacks) == 1
+
+
+def test_the_numbers_skipped_so_far_stand_in_the_checkpoint(kit, tmp_path):
+    module, data = kit.sft(batch_size=4)
+    trainer = kit.fit((spoilt(module, 2), data), tmp_path, callbacks=[NonFiniteGuard("skip")])
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    guard = NonFiniteGuard("skip")
+    kit.fit(kit.sft(batch_size=4), tmp_path, callbacks=[guard], ckpt_path=tmp_path / "last.ckpt", max_epochs=2)
+    assert guard.num_skipped == 1
+
+
+class Nan(RewardFunction):
+    """Scores from the second iteration on that are none."""
+
+    calls = 0
+
+    def __call__(self, prompts, responses, **columns):
+        Nan.calls += 1
+        return [math.nan if Nan.calls > 1 else 0.0] * len(responses)
+
+
+def test_a_score_that_is_none_names_scorer_prompt_response_and_step(kit, tmp_path):
+    Nan.calls = 0
+    message = (
+        r"a score of reward function 'Nan' must be a finite number, got nan\. prompt: 'say \d+\\n', response: .* "
+        r"This was in iteration 1, after 4 steps\."
+    )
+    with pytest.raises(ScorerError, match=message):
+        kit.fit(kit.ppo(rewards=[Nan()]), tmp_path, max_epochs=2, limit_val_batches=0)
+
+
+def test_a_packed_row_is_named_by_all_that_is_in_it(kit, tmp_path):
+    module, data = kit.sft(batch_size=1, data={"packing": True, "max_length": 60})
+    with pytest.raises(DivergenceError, match=r"Demonstrations\[train\]:\d+ and Demonstrations\[train\]:\d+"):
+        kit.fit((spoilt(module, 0), data), tmp_path)
