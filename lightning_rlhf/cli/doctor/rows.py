@@ -1,15 +1,18 @@
 """Are the rows good, long enough for the model, not cut too much, and is there something to learn in them?"""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
 from lightning_rlhf.cli.doctor.check import Check, CheckResult
 from lightning_rlhf.cli.doctor.subject import Subject
-from lightning_rlhf.data.storage import source_name
+from lightning_rlhf.data import PromptData
+from lightning_rlhf.data.rows import DemonstrationRows, Tally
+from lightning_rlhf.data.storage import source_name, tokenized_rows
 from lightning_rlhf.modules import PPOModule
 
-__all__ = ["GoodRows", "LabelCoverage", "Positions", "Truncation"]
+__all__ = ["GoodRows", "LabelCoverage", "Positions", "PretrainingRows", "Truncation"]
 
 
 class GoodRows(Check):
@@ -33,6 +36,32 @@ class GoodRows(Check):
             yield self.warned(f"{tally.num_skipped} bad ones are skipped beside the first {num_rows} of {source}", fix)
         else:
             yield self.passed(f"the first {num_rows} of {source} are good")
+
+
+class PretrainingRows(Check):
+    """PPO's pretraining term has rows to learn, if it is on."""
+
+    name = "pretraining rows"
+    stages = ("ppo",)
+
+    def results(self, subject: Subject) -> Iterator[CheckResult]:
+        """One, where there is a pretraining term or a source for it."""
+        data, coefficient = subject.data, subject.ppo.ptx_coef
+        assert isinstance(data, PromptData)
+        if data.ptx_source is None:
+            if coefficient:
+                yield self.failed(f"ptx_coef is {coefficient:g}, and there is no ptx_source", "Set --data.ptx_source.")
+            return
+        tally = Tally()
+        tokenization = DemonstrationRows(subject.formatter, data.max_length)
+        rows = list(islice(tokenized_rows(data.ptx_source, "train", tokenization, "skip", tally), subject.num_rows))
+        facts = f"{len(rows)} of {source_name(data.ptx_source)} were read, beside {tally.num_skipped} bad ones"
+        if not rows or (tally.num_skipped and data.on_bad_row == "error"):
+            yield self.failed(facts, f"Mend the row, or set --data.on_bad_row skip. The first: {tally.first_skipped}")
+        elif not coefficient:
+            yield self.warned(f"{facts}; ptx_coef is 0, so none is learned", "Set --model.ptx_coef, or leave them out.")
+        else:
+            yield self.passed(facts)
 
 
 class Positions(Check):

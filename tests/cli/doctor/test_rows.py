@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_rlhf.cli.doctor.rows import GoodRows, LabelCoverage, Positions, Truncation
+from lightning_rlhf.cli.doctor.rows import GoodRows, LabelCoverage, Positions, PretrainingRows, Truncation
 from lightning_rlhf.errors import BadRowError
 from lightning_rlhf.records import Demonstration, Message, Ranking
 
@@ -55,3 +55,26 @@ def test_rankings_that_mostly_tie_warn(kit):
     result = kit.only(LabelCoverage(), kit.subject("reward", data={"source": kit.Records(rows)}))
     assert result.status == "WARN"
     assert "33% of the rankings have no ordered pair" in result.finding
+
+
+BAD = BadRowError("text must not be empty.", origin="text.jsonl", line=2)
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "records", "status"),
+    [
+        (0.5, answers(3), "PASS"),
+        (0.5, None, "FAIL"),
+        (0.5, [], "FAIL"),
+        (0.5, [*answers(3), BAD], "FAIL"),
+        (0.0, answers(3), "WARN"),
+    ],
+)
+def test_the_rows_of_the_pretraining_term_are_read_too(kit, coefficient, records, status):
+    source = None if records is None else kit.Records(records)
+    subject = kit.subject("ppo", ptx_coef=coefficient, data={"ptx_source": source})
+    assert kit.statuses(PretrainingRows(), subject) == [status]
+
+
+def test_a_run_without_a_pretraining_term_needs_no_rows_for_it(kit):
+    assert kit.results(PretrainingRows(), kit.subject("ppo")) == []
