@@ -14,6 +14,7 @@ from lightning_rlhf.models import ActorCritic
 from lightning_rlhf.rollout.answering import sample_prompts
 from lightning_rlhf.rollout.normalization import global_moments
 from lightning_rlhf.rollout.passes import score_tokens
+from lightning_rlhf.rollout.repetition import distinct_2
 from lightning_rlhf.rollout.responses import Responses, describe_responses, repeat_prompts
 from lightning_rlhf.rollout.sampling import SampledResponses
 from lightning_rlhf.rollout.scoring import ScorePipeline, Scores, converted_scores, total_scores, with_total
@@ -61,6 +62,8 @@ class CollectedRollout(NamedTuple):
     """This rank's responses in the order of the prompts."""
     token_rewards: Tensor
     """`(B, R)`: what the returns are sums of, the KL penalty included."""
+    responses: Responses
+    """This rank's responses as scorers see them."""
 
 
 def collect_rollout(
@@ -154,12 +157,16 @@ def collect_rollout(
             "rollout/response_length": sampled.completion_mask.sum(-1),
             "rollout/stop_rate": sampled.stopped,
             "rollout/masked_rate": ~kept,
+            "rollout/distinct_2": distinct_2(sampled.response_ids, sampled.completion_mask),
             **{f"scores/{name}": of_scorer for name, of_scorer in scored.by_scorer.items()},
         },
         runtime,
     )
     statistics.metrics["value/explained_variance"] = _explained_variance(rollout, runtime)
-    return CollectedRollout(rollout, statistics, rollout_samples(responses, scored, totals, sequence_kl), token_rewards)
+    _, _, variance = global_moments(scored.totals, torch.ones_like(kept), runtime.reduce)
+    statistics.metrics["objective/score_deviation"] = variance**0.5
+    samples = rollout_samples(responses, scored, totals, sequence_kl)
+    return CollectedRollout(rollout, statistics, samples, token_rewards, responses)
 
 
 def _trimmed(sampled: SampledResponses) -> SampledResponses:

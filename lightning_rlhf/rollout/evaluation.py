@@ -1,9 +1,7 @@
 """Validation: what the policy answers to held-out prompts, and what that is worth."""
 
-from itertools import pairwise
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from lightning_rlhf.batches import PromptBatch
@@ -13,11 +11,12 @@ from lightning_rlhf.models import ActorCritic
 from lightning_rlhf.rollout.answering import sample_prompts
 from lightning_rlhf.rollout.collection import RolloutSample, rollout_samples
 from lightning_rlhf.rollout.passes import score_tokens
+from lightning_rlhf.rollout.repetition import distinct_2
 from lightning_rlhf.rollout.responses import describe_responses
 from lightning_rlhf.rollout.scoring import ScorePipeline
 from lightning_rlhf.rollout.settings import RolloutRuntime, RolloutSettings, evaluation_mode
 
-__all__ = ["Evaluation", "distinct_2", "evaluate_prompts"]
+__all__ = ["Evaluation", "evaluate_prompts"]
 
 
 class Evaluation(NamedTuple):
@@ -86,24 +85,3 @@ def evaluate_prompts(
         **{f"scores/{name}": of_scorer.float() for name, of_scorer in scored.by_scorer.items()},
     }
     return Evaluation(columns, rollout_samples(responses, scored, scored.totals, kl))
-
-
-def distinct_2(response_ids: Tensor, completion_mask: Tensor) -> Tensor:
-    """Share of distinct pairs of neighbouring tokens within each response; 1 where there is no pair (Li et al. 2016).
-
-    Args:
-        response_ids: `(B, R)`.
-        completion_mask: `(B, R)`, True up to and including the stop token.
-
-    Returns:
-        `(B,)`.
-
-    >>> ids = torch.tensor([[5, 5, 5, 5], [5, 6, 0, 0]])
-    >>> distinct_2(ids, torch.tensor([[True, True, True, True], [True, True, False, False]]))
-    tensor([0.3333, 1.0000])
-    """
-    shares = []
-    for ids, length in zip(response_ids.tolist(), completion_mask.sum(-1).tolist(), strict=True):
-        pairs = list(pairwise(ids[:length]))
-        shares.append(len(set(pairs)) / len(pairs) if pairs else 1.0)
-    return torch.tensor(shares, dtype=torch.float32)

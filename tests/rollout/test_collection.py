@@ -22,6 +22,7 @@ from lightning_rlhf.rollout import (
     select_rows,
     to_rows,
 )
+from lightning_rlhf.rollout.repetition import distinct_2
 from lightning_rlhf.rollout.reward_functions import RewardFunctionScorer
 
 SETTINGS = RolloutSettings(max_response_length=12, temperature=0.8)
@@ -145,7 +146,7 @@ def test_a_response_is_keyed_by_its_prompts_key_and_its_place_among_the_prompts_
 def test_token_rewards_advantages_and_returns_are_those_of_a_slow_loop(tiny, collect):
     actor_critic = moved(tiny.actor_critic())
     settings = replace(SETTINGS, gamma=0.9, gae_lambda=0.7)
-    rollout, _, samples, token_rewards = collect(actor_critic, settings=settings, kl_coef=0.3)
+    rollout, _, samples, token_rewards, _ = collect(actor_critic, settings=settings, kl_coef=0.3)
     raw, expected_returns = [], []
     for row, sample in enumerate(samples):
         length = int(rollout.completion_mask[row].sum())
@@ -170,7 +171,7 @@ def test_token_rewards_advantages_and_returns_are_those_of_a_slow_loop(tiny, col
 
 
 def test_statistics_are_means_over_the_responses(tiny, collect):
-    rollout, statistics, samples, _ = collect(moved(tiny.actor_critic()), kl_coef=0.3)
+    rollout, statistics, samples, *_ = collect(moved(tiny.actor_critic()), kl_coef=0.3)
     kl = (rollout.old_logprobs - rollout.ref_logprobs).sum(-1)
     scores = torch.tensor([sample.scores["letters"] for sample in samples])
     metrics = statistics.metrics
@@ -179,6 +180,9 @@ def test_statistics_are_means_over_the_responses(tiny, collect):
     assert metrics["objective/scores"] == pytest.approx(float(scores.mean()), abs=1e-6)
     assert metrics["scores/letters"] == metrics["objective/scores"]
     assert metrics["objective/rlhf_reward"] == pytest.approx(float((scores - 0.3 * kl).mean()), abs=1e-6)
+    assert metrics["objective/score_deviation"] == pytest.approx(float(scores.std(unbiased=False)), abs=1e-6)
+    repetition = distinct_2(rollout.response_ids, rollout.completion_mask)
+    assert metrics["rollout/distinct_2"] == pytest.approx(float(repetition.mean()))
     lengths = rollout.completion_mask.sum(-1)
     assert metrics["rollout/response_length"] == pytest.approx(float(lengths.float().mean()))
     assert metrics["rollout/stop_rate"] == pytest.approx(sum(sample.stopped for sample in samples) / 6)
@@ -191,7 +195,7 @@ def test_statistics_are_means_over_the_responses(tiny, collect):
 
 
 def test_entropy_is_that_of_the_sampling_distribution(tiny, collect):
-    rollout, statistics, _, _ = collect(kl_coef=0.0)
+    rollout, statistics, *_ = collect(kl_coef=0.0)
     model, total = tiny.llama(), 0.0
     for row in range(6):
         prompt = rollout.prompt_ids[row][rollout.prompt_mask[row]]
@@ -213,7 +217,7 @@ def test_moments_and_statistics_span_all_ranks(tiny, collect, prompts):
     halves = [picked(prompts, rows) for rows in ([0, 2, 4], [1, 3, 5])]
     own: list[list[torch.Tensor]] = [[], []]
     # what the other rank gave in each reduction is known once it has run; later reductions depend on earlier sums
-    for _ in range(8):
+    for _ in range(10):
         results = []
         for rank in (0, 1):
             given, calls = [], Counter()
@@ -248,7 +252,7 @@ def test_the_missing_stop_penalty_is_taken_off_unstopped_responses_alone(collect
 
 def test_masked_responses_stay_out_of_the_loss_and_of_whitening(collect):
     settings = replace(SETTINGS, max_response_length=3, mask_unstopped=True)
-    rollout, statistics, samples, _ = collect(settings=settings)
+    rollout, statistics, samples, *_ = collect(settings=settings)
     stopped = torch.tensor([sample.stopped for sample in samples])
     assert torch.equal(rollout.loss_mask, rollout.completion_mask & stopped[:, None])
     assert statistics.metrics["rollout/masked_rate"] == pytest.approx(1 - float(stopped.float().mean()))
@@ -293,7 +297,7 @@ def test_scores_of_tokens_are_paid_where_they_stand(tiny, collect):
         return [[float(index) for index in range(len(tokens))] for tokens in response_tokens]
 
     settings = replace(SETTINGS, gamma=1.0, gae_lambda=1.0, missing_stop_penalty=0.5)
-    rollout, _, samples, _ = collect(settings=settings, function=function, kl_coef=0.0)
+    rollout, _, samples, *_ = collect(settings=settings, function=function, kl_coef=0.0)
     for row, sample in enumerate(samples):
         length = sample.length
         rewards = np.arange(length, dtype=float)
@@ -342,7 +346,7 @@ def test_nothing_is_drawn_from_the_global_generator(collect):
 
 
 def test_samples_say_what_the_table_shows(collect):
-    rollout, _, samples, _ = collect()
+    rollout, _, samples, *_ = collect()
     assert [sample.prompt for sample in samples] == ["cde", "fghijk", "c", "lkjihgfed", "efe", "dd"]
     for row, sample in enumerate(samples):
         ids = rollout.response_ids[row][rollout.completion_mask[row]].tolist()

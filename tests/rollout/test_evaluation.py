@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from lightning_rlhf.rollout import RolloutRuntime, RolloutSettings, ScorePipeline, evaluate_prompts
-from lightning_rlhf.rollout.evaluation import distinct_2
 from lightning_rlhf.rollout.reward_functions import RewardFunctionScorer
 
 SETTINGS = RolloutSettings(max_response_length=6, num_responses_per_prompt=4, missing_stop_penalty=3.0)
@@ -45,9 +44,3 @@ def test_two_validations_of_one_policy_agree_whatever_the_batch_size(evaluate):
 def test_greedy_responses_differ_from_sampled_ones(evaluate):
     sampled, greedy = evaluate(), evaluate(greedy=True)
     assert [sample.response for sample in sampled.samples] != [sample.response for sample in greedy.samples]
-
-
-def test_distinct_2_falls_with_repetition_and_reads_nothing_after_the_end():
-    ids = torch.tensor([[2, 3, 2, 3, 2], [2, 2, 9, 9, 9], [4, 0, 0, 0, 0]])
-    mask = torch.tensor([[True] * 5, [True, True, False, False, False], [True, False, False, False, False]])
-    assert distinct_2(ids, mask).tolist() == [0.5, 1.0, 1.0]
