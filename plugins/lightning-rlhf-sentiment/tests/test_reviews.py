@@ -21,8 +21,8 @@ class TestRankings(DataSourceContract):
     splits = ("train", "validation")
 
 
-POSITIVE = ["房间很大，安静", "好", "这本书很好", "这本书我喜欢", "一样", "酒店不错", "这本书很好"]
-NEGATIVE = ["房间太小", "这本书没意思", "一样", "", "电池不行了"]
+POSITIVE = ["房间很大，安静", "好", "这本书很好", "这本书我喜欢", "一样的东西", "酒店不错", "这本书很好"]
+NEGATIVE = ["房间太小", "这本书没意思", "一样的东西", "", "电池不行了"]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_prompts_are_the_beginnings_each_once(few):
 def test_a_label_that_a_split_lacks_is_not_replaced_by_the_other(few):
     (few / "pos.txt").write_text("", encoding="utf-8")
     assert rows("text", label="positive") == []
-    assert len(rows("text", label="negative")) == 3
+    assert len(rows("text", label="negative")) == 4  # nothing contradicts one of them any more
 
 
 def test_no_kind_trains_on_what_another_holds_out():
