@@ -1,6 +1,5 @@
 """Where a language model comes from: a component, a path or a hub id."""
 
-import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -23,6 +21,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from lightning_rlhf.errors import LightningRLHFError, ModelError, PluginError
 from lightning_rlhf.models.adapters import output_layer
+from lightning_rlhf.models.model_files import HOW_TO_CONVERT, read_adapter_config, read_config, require_safe_adapter
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_recorded_template
 from lightning_rlhf.plugin_system.interfaces import ModelSource
 
@@ -134,7 +133,15 @@ def reading(name: str) -> Iterator[None]:
     except LightningRLHFError:
         raise
     except Exception as error:  # transformers, safetensors, gguf and pickle each raise kinds of their own
-        reason = next(iter(str(error).strip().splitlines()), "no reason given").rstrip(".")
+        text = str(error)
+        if "trust_remote_code" in text:
+            raise ModelError(
+                f"{name!r} must load without Python code of its own, got files that name some. Read that code, and set "
+                "trust_remote_code to true to run it."
+            ) from error
+        if "use_safetensors" in text:
+            raise ModelError(f"the weights of {name!r} must be safetensors, got none. {HOW_TO_CONVERT}") from error
+        reason = next(iter(text.strip().splitlines()), "no reason given").rstrip(".")
         raise ModelError(
             f"{name!r} must be a model that transformers can load, got {type(error).__name__}: {reason}. "
             "Check the path or hub id; a hub id needs the network unless it is cached."
@@ -165,16 +172,21 @@ def _load_component(source: ModelSource) -> LoadedModel:
 
 
 def _load_pretrained(name: str, *, trust_remote_code: bool) -> PreTrainedModel:
-    architectures = getattr(
-        AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code), "architectures", None
-    )
+    config = read_config(name, trust_remote_code=trust_remote_code)
+    architectures = getattr(config, "architectures", None)
     if architectures and all(architecture.endswith("ForSequenceClassification") for architecture in architectures):
         raise ModelError(
             f"base must be a causal language model, got {name!r}, a reward model ({architectures[0]}). "
             "Name the model that it was trained from."
         )
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        name, dtype=torch.float32, trust_remote_code=trust_remote_code, weights_only=True, output_loading_info=True
+        name,
+        config=config,
+        dtype=torch.float32,
+        trust_remote_code=trust_remote_code,
+        use_safetensors=True,
+        weights_only=True,
+        output_loading_info=True,
     )
     model: PreTrainedModel = loaded[0]
     _require_whole(name, loaded[1])
@@ -190,21 +202,26 @@ def _require_whole(name: str, info: dict[str, Any]) -> None:
 
 def _load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     model = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        path.parent,
+        gguf_file=path.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+        trust_remote_code=False,  # not None: transformers would look for code beside the file, and ask about it
     )
     # dense from here on: it trains, saves and loads as if it had never been quantized
     for holder in (model.config, model):
         for attribute in ("quantization_config", "hf_quantizer", "quantization_method", "is_quantized"):
             holder.__dict__.pop(attribute, None)
-    return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
 
 
 def _load_adapter(name: str, config_file: str, *, trust_remote_code: bool) -> LoadedModel:
     from peft import PeftModel
 
-    base = json.loads(Path(config_file).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    base = read_adapter_config(name, config_file).get("base_model_name_or_path")
     if not base:
         raise ModelError(f"the adapter in {name!r} must name its base model, got none. Add base_model_name_or_path.")
+    require_safe_adapter(name)
     below = load_base(base, trust_remote_code=trust_remote_code)
     with warnings.catch_warnings():
         # peft asks transformers for a property that transformers renamed

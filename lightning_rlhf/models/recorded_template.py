@@ -1,22 +1,23 @@
 """Which template a model was trained with, as written in `model/rlhf.json`."""
 
-import importlib
 import inspect
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers.utils.hub import cached_file
-
-from lightning_rlhf.errors import ModelError, TemplateError
+from lightning_rlhf.errors import ModelError, TemplateError, UnknownComponentError
+from lightning_rlhf.models.model_files import read_json
 from lightning_rlhf.plugin_system.interfaces import PromptTemplate
 from lightning_rlhf.plugin_system.manager import plugin_manager
 from lightning_rlhf.plugin_system.provenance import versions_in_use
+from lightning_rlhf.registry import lookup
 
 __all__ = ["METADATA_FILE", "RecordedTemplate", "read_metadata", "read_recorded_template"]
 
 METADATA_FILE = "rlhf.json"
+_KIND = "prompt_template"
 
 
 class RecordedTemplate(NamedTuple):
@@ -60,24 +61,26 @@ class RecordedTemplate(NamedTuple):
     def create(self) -> PromptTemplate:
         """The template itself.
 
+        The path stands in a file that anybody may have written, so nothing is imported because of it: the class is that
+        of an installed component, or this process has it already.
+
         Raises:
-            TemplateError: the class cannot be imported, is no template, or does not take the recorded arguments.
+            TemplateError: the class is neither, is no template, or does not take the recorded arguments.
         """
-        module, _, name = self.class_path.rpartition(".")
-        try:
-            # a plug-in's class, or a published one; the path stands in a file, so nothing but a template is ever called
-            target = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
+        target = _known_class(self.class_path)
+        if target is None:
             versions = ", ".join(f"{distribution} {version}" for distribution, version in self.provenance.items())
             raise TemplateError(
-                f"the model's recorded template must be importable, got {self.class_path!r} ({error}). Install its "
-                f"distribution{f' (recorded: {versions})' if versions else ''}, or name a template in the config."
-            ) from None
+                "the model's recorded template must be a component of an installed plug-in or a class that is imported "
+                f"already, got {self.class_path!r}. Install its distribution"
+                f"{f' (recorded: {versions})' if versions else ''}, or name the template in the config: a model's "
+                "files import nothing."
+            )
         if not (isinstance(target, type) and issubclass(target, PromptTemplate)):
             raise TemplateError(f"the model's recorded template must be a PromptTemplate, got {self.class_path!r}.")
         try:
             return target(**dict(self.init_args))
-        except TypeError as error:
+        except (TypeError, ValueError, AttributeError) as error:
             raise TemplateError(
                 f"the model's recorded template must accept its arguments, got {dict(self.init_args)!r} ({error})."
             ) from None
@@ -102,25 +105,35 @@ class RecordedTemplate(NamedTuple):
         )
 
 
+def _known_class(class_path: str) -> Any:
+    """What a path means to this process, without importing anything but components of installed plug-ins."""
+    offered = plugin_manager().components(_KIND)
+    module, _, name = class_path.rpartition(".")
+    if module == f"{lookup.__module__}.{_KIND}":
+        names = [name]
+    else:
+        names = [short for short, offer in offered.items() if offer.class_path == class_path]
+        if not names and module in sys.modules:
+            return vars(sys.modules[module]).get(name)  # not getattr: a lazy module would import what is asked for
+        names = names or list(offered)  # a target may be found under another path than its own
+    for short in names:
+        try:
+            classes = lookup(_KIND, short).__mro__
+        except UnknownComponentError:
+            continue
+        for cls in classes:
+            if f"{cls.__module__}.{cls.__qualname__}" == class_path:
+                return cls
+    return None
+
+
 def read_metadata(name: str) -> dict[str, Any]:
     """What `rlhf.json` of a model directory or hub id holds; empty when there is none.
 
     Raises:
         ModelError: the file cannot be read.
     """
-    try:
-        path = cached_file(
-            name,
-            METADATA_FILE,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        metadata = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(metadata, dict):
-            raise ValueError("not a JSON object")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{METADATA_FILE} of {name!r} must be readable JSON, got {error}.") from None
-    return metadata
+    return read_json(name, METADATA_FILE)
 
 
 def read_recorded_template(name: str | Path) -> RecordedTemplate | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -12,7 +13,6 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
@@ -26,6 +26,7 @@ from lightning_rlhf.batches import TokenBatch
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models.dropout import disable_dropout
 from lightning_rlhf.models.loading import LoadedModel, reading, resolve_reward_model
+from lightning_rlhf.models.model_files import read_adapter_config, read_config, require_whole_model
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_metadata, read_recorded_template
 from lightning_rlhf.models.transformer_call import call_transformer
 
@@ -120,12 +121,15 @@ class ScalarModel(nn.Module):
         """
         name = resolve_reward_model(name)
         with reading(name):
-            config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+            require_whole_model(name)
+            config = read_config(name, trust_remote_code=trust_remote_code)
             _require_one_label(name, config)
             shell, info = AutoModelForSequenceClassification.from_pretrained(
                 name,
+                config=config,
                 dtype=torch.float32,
                 trust_remote_code=trust_remote_code,
+                use_safetensors=True,
                 weights_only=True,
                 output_loading_info=True,
             )
@@ -224,6 +228,6 @@ def _read_adapter(name: str) -> AdapterFiles | None:
             cached_file(name, file, subfolder=ADAPTER_FOLDER)
             for file in ("adapter_config.json", "adapter_model.safetensors")
         ]
-        settings = LoraConfig.from_json_file(cast(str, files[0]))
+        settings = read_adapter_config(str(Path(cast(str, files[0])).parent), cast(str, files[0]))
         config = LoraConfig.from_peft_type(**settings)  # type: ignore[no-untyped-call]
         return AdapterFiles(config, load_file(cast(str, files[1])), str(fingerprint))

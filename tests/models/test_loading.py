@@ -135,11 +135,17 @@ class TestFiles:
             load_base(str(path))
         assert not (tmp_path / "sprung").exists()
 
-    def test_plain_tensors_in_a_pickle_are_read(self, saved, logits, tiny):
+    def test_a_pickle_beside_the_safetensors_is_not_looked_at(self, saved, logits, tiny):
+        path = saved()
+        (path / "pytorch_model.bin").write_bytes(b"no pickle at all")
+        assert torch.equal(logits(load_base(str(path)).model), logits(tiny("llama")))
+
+    def test_even_plain_tensors_in_a_pickle_are_refused_with_the_way_to_convert_them(self, saved, tiny):
         path = saved()
         (path / "model.safetensors").unlink()
         torch.save(tiny("llama").state_dict(), path / "pytorch_model.bin")
-        assert torch.equal(logits(load_base(str(path)).model), logits(tiny("llama")))
+        with pytest.raises(ModelError, match=r"must be safetensors, got pytorch_model\.bin.*save_pretrained"):
+            load_base(str(path))
 
     def test_missing_weights_are_refused(self, saved):
         path = saved()
