@@ -15,6 +15,7 @@ __all__ = ["clear_storage_errors", "storage_fault", "whole_folder", "written_bes
 _FAULTS = {
     errno.EACCES: "Get the permission, or name another place.",
     errno.EDQUOT: "Free some of the quota.",
+    errno.EEXIST: "Something else stands in its place: move that away.",
     errno.EFBIG: "Raise the limit on the size of files (ulimit -f).",
     errno.EIO: "Look after the disk.",
     errno.EMFILE: "Raise the limit on open files (ulimit -n).",

@@ -106,6 +106,8 @@ class NonFiniteGuard(Callback):
             optimizer.zero_grad()  # without gradients neither clipping nor AdamW does anything
             rank_zero_info(f"{message} The step is left out.")
             return
+        if self.action == "skip":
+            message += f" The {self._in_a_row} steps before it were left out."
         raise DivergenceError(
             f"{message} The weights are still those of the step before. Look at these rows, lower the learning rate or "
             "set trainer.gradient_clip_val; the callback NonFiniteGuard with action: skip leaves such steps out."

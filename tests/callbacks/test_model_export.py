@@ -1,9 +1,11 @@
 """When `model/` is written."""
 
+import shutil
 from pathlib import Path
 
 import lightning as L
 import pytest
+from safetensors.torch import load_file
 
 from lightning_rlhf.builtins.models import TinyModel
 from lightning_rlhf.callbacks import ModelExport, SampleTable
@@ -25,12 +27,12 @@ class Breaking(L.Callback):
         raise RuntimeError("out of memory")
 
 
-def fit(path: Path, module: SFTModule | None = None, **options: object) -> L.Trainer:
+def fit(path: Path, module: SFTModule | None = None, ckpt_path: Path | None = None, **options: object) -> L.Trainer:
     module = module or SFTModule(TinyModel(hidden_size=16, num_layers=1, num_heads=2), max_response_length=4)
     defaults: dict[str, object] = {"max_epochs": 1, "logger": False, "enable_checkpointing": False}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "log_every_n_steps": 1}
     trainer = L.Trainer(default_root_dir=path, **defaults | quiet | options)  # type: ignore[arg-type]
-    trainer.fit(module, DemonstrationData(Demonstrations()))
+    trainer.fit(module, DemonstrationData(Demonstrations()), ckpt_path=ckpt_path)
     return trainer
 
 
@@ -49,6 +51,21 @@ def test_a_trial_run_writes_no_model(tmp_path):
 def test_a_run_that_breaks_off_writes_no_model(tmp_path):
     with pytest.raises(RuntimeError, match="out of memory"):
         fit(tmp_path, callbacks=[Breaking()])
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_run_that_is_resumed_at_its_end_writes_the_model_that_was_not_written(tmp_path):
+    trainer = fit(tmp_path)
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    whole = load_file(tmp_path / "model" / "model.safetensors")
+    shutil.rmtree(tmp_path / "model")
+    fit(tmp_path, ckpt_path=tmp_path / "end.ckpt")
+    found = load_file(tmp_path / "model" / "model.safetensors")
+    assert all(found[name].equal(value) for name, value in whole.items())
+
+
+def test_a_run_without_a_step_writes_no_model(tmp_path):
+    fit(tmp_path, limit_train_batches=0)
     assert not (tmp_path / "model").exists()
 
 

@@ -106,3 +106,13 @@ def test_predictions_of_before_stay_until_the_new_ones_are_whole(tmp_path):
     writer.on_exception(of, None, KeyboardInterrupt())
     assert written(tmp_path) == [{"row": "old"}]
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.jsonl"]
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(tmp_path):
+    of, writer = trainer(tmp_path), PredictionWriter()
+    (tmp_path / ".predictions.jsonl.part-0").symlink_to("/dev/full")
+    write(writer, of, [([{"text": "x"}], Rows(torch.tensor([0])))])
+    with pytest.raises(OSError, match="No space left") as error:
+        writer.on_predict_end(of, None)
+    writer.on_exception(of, None, error.value)
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import pytest
 
 from lightning_rlhf.callbacks import Sample, SampleTable
 from lightning_rlhf.callbacks.sample_table import _markdown
+from lightning_rlhf.errors import StorageError
 
 
 def shown(path, samples, trainer=None, **options):
@@ -23,7 +24,8 @@ def shown(path, samples, trainer=None, **options):
 
 
 def rows(path):
-    return [json.loads(line) for line in (path / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = (path / "samples.jsonl").read_text(encoding="utf-8").split("\n")  # text has other ends of lines as well
+    return [json.loads(line) for line in lines if line]
 
 
 def test_every_sample_is_a_row_of_the_file_and_validations_add_to_it(tmp_path, capsys):
@@ -91,3 +93,24 @@ def test_a_table_for_tensorboard_keeps_its_cells_apart():
         "|---|---|---|---|---|",
         "| greedy | a\\|b | c<br>d | 1.00 | 0.50 |",
     ]
+
+
+def test_a_resumed_run_replaces_the_samples_that_it_takes_again(tmp_path):
+    for step in (2, 4, 6):
+        shown(tmp_path, [Sample(f"p{step}", "line\u2028end")], {"global_step": step})
+    with (tmp_path / "samples.jsonl").open("a") as file:
+        file.write('{"step": 7, "epo')  # a kill cut it off
+    table = SampleTable()
+    state = {"sanity_checking": False, "is_global_zero": True, "current_epoch": 0, "default_root_dir": str(tmp_path)}
+    trainer = SimpleNamespace(**state, loggers=[], ckpt_path="last.ckpt", global_step=3)
+    table.on_train_start(trainer, None)
+    for step in (4, 5):
+        trainer.global_step = step
+        table.on_validation_end(trainer, SimpleNamespace(take_samples=lambda: [Sample("new", "r")]))
+    assert [(row["step"], row["prompt"]) for row in rows(tmp_path)] == [(2, "p2"), (4, "new"), (5, "new")]
+
+
+def test_a_full_disk_is_a_message_that_names_the_file(tmp_path):
+    (tmp_path / "samples.jsonl").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match=r"samples\.jsonl must be usable, got: No space left on device"):
+        shown(tmp_path, [Sample("p", "r")])

@@ -2,12 +2,14 @@
 
 import json
 import multiprocessing
+import os
 import random
 import signal
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -98,12 +100,12 @@ class Place:
             }
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
 
-    def run(self, name, root, *words):
+    def run(self, name, root, *words, **environment):
         """The exit code of a process that runs `fit`; a negative one is the signal that ended it."""
         import child_run
 
         words = ["fit", "--config", f"{name}.yaml", "--trainer.default_root_dir", root, "--ckpt_path", "last", *words]
-        process = self.context.Process(target=child_run.run, args=(words, str(self.folder), f"{root}.log"))
+        process = self.context.Process(target=child_run.run, args=(words, str(self.folder), f"{root}.log", environment))
         process.start()
         process.join()
         return process.exitcode
@@ -158,6 +160,24 @@ def test_sigterm_ends_a_run_after_its_accumulation_window_with_its_own_exit_code
     )
     assert place.run("sft", "terminated") == 0
     place.assert_same("terminated", whole)
+
+
+@pytest.mark.slow
+def test_slurms_requeue_waits_for_the_end_of_the_step_and_the_job_goes_on_from_there(place, tmp_path):
+    whole = place.whole("sft")
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n')
+    scontrol.chmod(0o755)
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"}
+    job |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    words = signalled("on_train_batch_start", 16, signal.SIGUSR1) + signalled("on_train_batch_start", 19)
+    assert place.run("sft", "job", *words, **job) == -signal.SIGKILL
+    assert (tmp_path / "called").read_text() == "requeue 7\n"
+    requeued = place.folder / "job" / "hpc_ckpt_1.ckpt"
+    assert torch.load(requeued, weights_only=True)["global_step"] == 8
+    assert place.run("sft", "job", **job) == 0
+    requeued.unlink()
+    place.assert_same("job", whole)
 
 
 MOMENTS = [

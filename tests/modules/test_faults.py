@@ -27,7 +27,7 @@ def spoilt(module, step):
     [
         ("sft", r"rows Demonstrations\[train\]:\d+, Demonstrations\[train\]:\d+"),
         ("reward", r"rows Rankings\[train\]:\d+, Rankings\[train\]:\d+"),
-        ("ppo", r"rows Prompts\[train\]:\d+, .*, scored by LowerCase; the first prompt: '<s>say \d+\\n', its response: "),
+        ("ppo", r"rows Prompts\[train\]:\d+, .*, scored by LowerCase; the first prompt: '<s>say \d+\\n', its re"),
     ],
 )
 @pytest.mark.parametrize("accumulate", [1, 2])

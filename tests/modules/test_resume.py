@@ -1,5 +1,6 @@
 """A run that was cut off goes on, bit by bit, as if it had not been."""
 
+import lightning as L
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -128,3 +129,55 @@ def test_a_longer_reward_run_goes_on_from_the_weights_before_centring(kit, tmp_p
     whole, _ = run(2)
     for key, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[key], value), key
+
+
+class EveryBatch(L.Callback):
+    """Saves after every batch, also where gradients are being accumulated or a validation is due or running."""
+
+    def __init__(self, path, hook):
+        self.path, self.hook, self.number = path, hook, 0
+
+    def on_train_batch_end(self, trainer, *args):
+        self._save(trainer, "on_train_batch_end")
+
+    def on_validation_start(self, trainer, *args):
+        self._save(trainer, "on_validation_start")
+
+    def on_validation_batch_end(self, trainer, *args):
+        self._save(trainer, "on_validation_batch_end")
+
+    def _save(self, trainer, hook):
+        if hook == self.hook and not trainer.sanity_checking:
+            self.number += 1
+            trainer.save_checkpoint(self.path / f"{self.number}.ckpt")
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_start", "on_validation_batch_end"])
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_a_checkpoint_of_any_batch_is_exact_within_an_accumulation_window_and_a_validation_too(
+    kit, tmp_path, stage, hook
+):
+    def build():
+        return kit.ppo(minibatch_size=2) if stage == "ppo" else kit.sft(batch_size=2, data={"source": source})
+
+    source = kit.Demonstrations(validation=7)
+    options = {"max_epochs": 2, "accumulate_grad_batches": 3, "val_check_interval": 2}
+    saver = EveryBatch(tmp_path / "saved", hook)
+    whole, rows = kit.logged(build, tmp_path / "whole", callbacks=[saver], **options)
+    assert saver.number >= 6
+    for number in (1, 2, saver.number // 2 + 1, saver.number):
+        path = tmp_path / "saved" / f"{number}.ckpt"
+        resumed, more = kit.logged(build, tmp_path / f"from-{number}", ckpt_path=path, **options)
+        weights = resumed.state_dict()
+        assert all(torch.equal(weights[key], value) for key, value in whole.state_dict().items()), number
+        assert more == rows[len(rows) - len(more) :], number
+
+
+def test_a_checkpoint_within_a_window_of_several_processes_says_that_it_is_not_exact(kit, tmp_path):
+    saver = EveryBatch(tmp_path, "on_train_batch_end")
+    kit.fit(kit.sft(batch_size=2), tmp_path, callbacks=[saver], accumulate_grad_batches=2)
+    saved = torch.load(tmp_path / "1.ckpt", weights_only=True)
+    saved["lightning_rlhf"]["window"]["gradients"] = None  # as several processes leave it
+    torch.save(saved, tmp_path / "several.ckpt")
+    with pytest.warns(UserWarning, match="in the middle of an accumulation window of several processes"):
+        kit.fit(kit.sft(batch_size=2), tmp_path, ckpt_path=tmp_path / "several.ckpt", accumulate_grad_batches=2)

@@ -1,7 +1,6 @@
 """Callbacks that do to a run what happens to runs, at a moment that is chosen."""
 
 import os
-import signal
 import threading
 import time
 from typing import Any
@@ -32,7 +31,7 @@ class Signal(Callback):
         delay_s: seconds afterwards, from another thread.
     """
 
-    def __init__(self, hook: str, count: int = 1, number: int = signal.SIGKILL, delay_s: float = 0.0) -> None:
+    def __init__(self, hook: str, count: int = 1, number: int = 9, delay_s: float = 0.0) -> None:
         self.hook, self.left, self.number, self.delay_s = hook, count, number, delay_s
 
     def _called(self, hook: str, trainer: Any) -> None:
