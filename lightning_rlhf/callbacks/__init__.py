@@ -1,7 +1,9 @@
-"""Callbacks that modules bring along, so that a plain Trainer does what the command line does."""
+"""Callbacks that modules bring along, so that a plain Trainer does what the command line does, and that users name."""
 
+from lightning_rlhf.callbacks.collapse_watch import CollapseWatch
 from lightning_rlhf.callbacks.model_export import ModelExport
 from lightning_rlhf.callbacks.non_finite_guard import NonFiniteGuard
+from lightning_rlhf.callbacks.rollout_callback import RolloutCallback
 from lightning_rlhf.callbacks.sample_table import Sample, SampleTable
 
-__all__ = ["ModelExport", "NonFiniteGuard", "Sample", "SampleTable"]
+__all__ = ["CollapseWatch", "ModelExport", "NonFiniteGuard", "RolloutCallback", "Sample", "SampleTable"]

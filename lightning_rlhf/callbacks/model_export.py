@@ -1,5 +1,6 @@
 """Writes `model/` when training has ended."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
+from lightning_rlhf.files import whole_folder
 
 __all__ = ["ModelExport"]
 
@@ -22,6 +24,8 @@ class ModelExport(Callback):
 
     def __init__(self, folder: str = "model") -> None:
         self.folder = folder
+        self.instead: Path | None = None
+        """A model that was written before, to be put into the folder in place of the one in training."""
         self._exported = False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -46,5 +50,12 @@ class ModelExport(Callback):
         pl_module.cpu()
 
     def _export(self, trainer: L.Trainer, pl_module: Any) -> None:
-        pl_module.export(Path(trainer.default_root_dir) / self.folder)
+        path = Path(trainer.default_root_dir) / self.folder
+        if self.instead is None:
+            pl_module.export(path)
+        else:
+            if trainer.is_global_zero:
+                with whole_folder(path) as folder:
+                    shutil.copytree(self.instead, folder, dirs_exist_ok=True)
+            trainer.strategy.barrier("model is copied")
         self._exported = True

@@ -31,7 +31,16 @@ CHECKPOINT_FOLDER = "checkpoints"
 MODEL_FOLDER = "model"
 
 _RUNS = Path("runs")
-_TRACES = (CONFIG_FILE, METRICS_FILE, "samples.jsonl", "tensorboard", CHECKPOINT_FOLDER, MODEL_FOLDER)
+_TRACES = (
+    CONFIG_FILE,
+    METRICS_FILE,
+    "samples.jsonl",
+    "kl-scores.csv",
+    "kl-scores.svg",
+    "tensorboard",
+    CHECKPOINT_FOLDER,
+    MODEL_FOLDER,
+)
 """What training writes: any of these says that a run was here."""
 _LEFTOVERS = (*_TRACES, "predictions.jsonl")
 """What `--overwrite` removes; nothing else is touched."""

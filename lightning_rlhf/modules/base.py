@@ -150,9 +150,12 @@ class RLHFModule(L.LightningModule, ABC):
 
     @property
     def plugins(self) -> dict[str, str]:
-        """Versions of this library and of the plug-ins that the module and its data use, by distribution."""
-        data = None if self._trainer is None else self._trainer.datamodule  # type: ignore[attr-defined]
+        """Versions of this library and of the plug-ins that module, data and callbacks use, by distribution."""
+        trainer: Any = self._trainer
+        data = None if trainer is None else trainer.datamodule
         components = data.components if isinstance(data, RLHFData) else []
+        for callback in [] if trainer is None else trainer.callbacks:
+            components = [*components, *getattr(callback, "components", [])]
         return {**self._plugins, **versions_in_use(plugin_manager(), components)}
 
     @property

@@ -1,6 +1,6 @@
 """Proximal policy optimization against reward models and reward functions."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lightning_rlhf.batches import DemonstrationBatch, MinibatchIndices, PromptBatch, Rollout
-from lightning_rlhf.callbacks import Sample
+from lightning_rlhf.callbacks import RolloutCallback, Sample
 from lightning_rlhf.data import PromptData, PromptDataset, PromptFormatter
 from lightning_rlhf.errors import ScorerError
 from lightning_rlhf.functional import (
@@ -22,6 +22,7 @@ from lightning_rlhf.functional import (
     token_logprobs,
 )
 from lightning_rlhf.models import (
+    LoadedScalarModel,
     LoRA,
     ScalarModel,
     build_actor_critic,
@@ -491,6 +492,9 @@ class PPOModule(RLHFModule):
                 reference=self.actor_critic.reference,
                 same_weights=not self.has_own_reference,
             )
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RolloutCallback):
+                callback.on_rollout_collected(self.trainer, self, collected, iteration)
         return collected.rollout
 
     def _selected(self, prompts: PromptDataset, iteration: int) -> PromptSelection:
@@ -536,18 +540,33 @@ class PPOModule(RLHFModule):
     def score_pipeline(self) -> ScorePipeline:
         """Reward models, then reward functions; made once, when the data's template is known."""
         if self._pipeline is None:
-            self._pipeline = build_pipeline(
+            self._pipeline = self._pipeline_of(
                 self._reward_model_sources,
                 self.reward_functions,
-                self._formatter,
                 weights=self.reward_weights,
                 converter=self.converter,
                 normalizer=self.score_normalizer,
-                batch_size=self.trainer.datamodule.batch_size,  # type: ignore[attr-defined]
-                precision=self.trainer.precision_plugin.forward_context,
-                timeout_s=self.reward_timeout_s,
             )
         return self._pipeline
+
+    def heldout_pipeline(
+        self, reward_models: Sequence[LoadedScalarModel], functions: Sequence[RewardFunction]
+    ) -> ScorePipeline:
+        """Scorers that the policy is not rewarded by, with the surroundings of those that it is."""
+        return self._pipeline_of(reward_models, functions)
+
+    def _pipeline_of(
+        self, reward_models: Sequence[LoadedScalarModel], functions: Sequence[RewardFunction], **options: Any
+    ) -> ScorePipeline:
+        return build_pipeline(
+            reward_models,
+            functions,
+            self._formatter,
+            batch_size=self.trainer.datamodule.batch_size,  # type: ignore[attr-defined]
+            precision=self.trainer.precision_plugin.forward_context,
+            timeout_s=self.reward_timeout_s,
+            **options,
+        )
 
     # Checkpoints
 

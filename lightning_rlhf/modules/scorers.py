@@ -26,12 +26,12 @@ def build_pipeline(
     functions: Sequence[RewardFunction],
     formatter: PromptFormatter,
     *,
-    weights: Sequence[float],
-    converter: RankingConverter | None,
-    normalizer: ScoreNormalizer | None,
     batch_size: int,
     precision: Callable[[], AbstractContextManager[Any]],
     timeout_s: float | None,
+    weights: Sequence[float] | None = None,
+    converter: RankingConverter | None = None,
+    normalizer: ScoreNormalizer | None = None,
 ) -> ScorePipeline:
     """Reward models, each with its own tokenizer and template, then reward functions.
 
@@ -39,12 +39,12 @@ def build_pipeline(
         reward_models: as loaded; one without a recorded template gets the policy's.
         functions: components, logged under their short names.
         formatter: the policy's template and tokenizer.
-        weights: one per scorer.
-        converter: ranks a prompt's responses, or None.
-        normalizer: of the weighted sum, or None.
         batch_size: rows per pass of a reward model.
         precision: context of those passes.
         timeout_s: seconds that a call of a reward function may take, or None.
+        weights: one per scorer; default 1 each.
+        converter: ranks a prompt's responses, or None.
+        normalizer: of the weighted sum, or None.
     """
     scorers: list[Scorer] = []
     for source in reward_models:
