@@ -13,23 +13,25 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from lightning_rlhf.errors import PluginError, UnknownComponentError
+from lightning_rlhf.errors import ConfigError, PluginError, UnknownComponentError
 from lightning_rlhf.plugin_system.component import KINDS
 from lightning_rlhf.plugin_system.manager import Manager, plugin_manager
 from lightning_rlhf.plugin_system.provenance import remember_name
 from lightning_rlhf.plugin_system.targets import returned_class
 
-__all__ = ["create", "lookup", "publish"]
+__all__ = ["check_importable", "create", "deny_imports", "lookup", "publish"]
 
 
 def publish() -> None:
     """Make every component known to jsonargparse; call it before a parser is built.
 
-    Imports every target. One with a fault is set aside with a warning.
+    Imports every target. One with a fault is set aside with a warning. From then on a config cannot name what
+    `deny_imports` denies.
 
     Raises:
         PluginError: in strict mode, for the first fault.
     """
+    deny_imports()
     manager = plugin_manager()
     for kind in KINDS:
         for name in manager.components(kind):
@@ -37,6 +39,39 @@ def publish() -> None:
                 _published(manager, kind, name)
             except UnknownComponentError:
                 continue  # set aside; the manager has warned
+
+
+def deny_imports() -> None:
+    """Have jsonargparse refuse what no config has a use for but to do harm: os, subprocess, pickle and the like."""
+    from jsonargparse import set_parsing_settings
+
+    set_parsing_settings(import_path_denylist=[])  # to its own list, which is then enforced and not just warned of
+
+
+def check_importable(path: str) -> None:
+    """Hold a function that a config names to the rules that class paths are held to.
+
+    Args:
+        path: `package.module.name`. That it is there, and is a function, is not checked.
+
+    Raises:
+        ConfigError: it is denied, or is another name for what is denied.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    deny_imports()
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--function", type=Callable)
+    try:
+        parser.parse_object({"function": path})
+    except ArgumentError as error:
+        if "import path denylist" in str(error):
+            raise ConfigError(
+                f"a function that a config names must not reach into the system, got {path!r}, which jsonargparse "
+                "denies. Write a function of your own around what you need of it."
+            ) from None
+    except Exception:  # its module fails to import: whoever needs it will say so
+        return
 
 
 def lookup(kind: str, name: str) -> type[Any]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from lightning_rlhf.errors import ConfigError, ScorerError
 from lightning_rlhf.plugin_system.interfaces import RewardFunction
+from lightning_rlhf.registry import check_importable
 
 __all__ = ["FunctionReward", "LengthReward", "RegexReward", "RepetitionReward", "StopTokenReward"]
 
@@ -192,6 +193,7 @@ def _function_at(path: str) -> Callable[..., Any]:
     module_name, colon, name = path.partition(":")
     if not colon or not module_name or not name:
         raise ConfigError(f"the path of a reward function must be 'module:name', got {path!r}.")
+    check_importable(f"{module_name}.{name}")
     try:
         found: Any = importlib.import_module(module_name)
     except Exception as error:  # a module of the user's: it may fail in any way

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar, Self
 
 import lightning as L
 import numpy as np
@@ -18,17 +18,20 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lightning_rlhf import registry
 from lightning_rlhf.callbacks import ModelExport, NonFiniteGuard, SampleTable
 from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.models import LanguageModel, RecordedTemplate
 from lightning_rlhf.modules.arguments import require_at_least, require_one_of
+from lightning_rlhf.modules.foreign_checkpoints import check_arguments, check_sharded, saved_arguments
 from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
 from lightning_rlhf.modules.resuming import WholeFileIO, accumulated_gradients, mend_progress, restore_gradients
@@ -97,6 +100,36 @@ class RLHFModule(L.LightningModule, ABC):
         self.save_hyperparameters(frame=caller, ignore=objects)
         names = [caller.f_locals.get(name) for name in ("base", "reference")]  # of models, perhaps
         self._plugins = versions_in_use(plugin_manager(), [*components_among(caller.f_locals), *names])
+
+    @_restricted_classmethod
+    def load_from_checkpoint(
+        cls,  # noqa: N805 - a classmethod that cannot be called on an instance
+        checkpoint_path: str | Path | IO[bytes],
+        map_location: Any = None,
+        hparams_file: str | Path | None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,
+    ) -> Self:
+        """As Lightning's, but the checkpoint runs no code: none is unpickled, and none imported because it says so.
+
+        Args:
+            checkpoint_path: path, URL or stream.
+            map_location: where its tensors are put.
+            hparams_file: arguments of the module, in place of those in the checkpoint.
+            strict: whether every weight must be there.
+            weights_only: False unpickles whatever it holds and believes its arguments: for your own checkpoints alone.
+            **kwargs: arguments of the module that go before those in the checkpoint.
+
+        Raises:
+            ModelError: it would run code that nobody has asked for.
+        """
+        registry.deny_imports()
+        weights_only = weights_only is not False  # Lightning takes None for False where the path is a URL
+        if weights_only:
+            saved = saved_arguments(checkpoint_path)
+            check_arguments({name: value for name, value in saved.items() if name not in kwargs})
+        return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs)
 
     # What a stage must say of itself
 
@@ -213,7 +246,10 @@ class RLHFModule(L.LightningModule, ABC):
         Raises:
             ConfigError: one of the first two.
             PluginError: the last.
+            ModelError: the checkpoint to load is sharded and holds code.
         """
+        if self.trainer.ckpt_path is not None:  # torch unpickles the metadata of a sharded one
+            check_sharded(Path(self.trainer.ckpt_path))
         datamodule, strategy = self.trainer.datamodule, self.trainer.strategy  # type: ignore[attr-defined]
         if not isinstance(datamodule, self.data):
             found = "none" if datamodule is None else f"a {type(datamodule).__name__}"
