@@ -79,7 +79,8 @@ def test_what_a_kill_left_is_cleared_away_by_the_next(tmp_path):
 
 def test_a_place_below_a_file_is_a_message(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="file must be usable, got: File exists"), written_beside(tmp_path / "file" / "more") as beside:
+    path = tmp_path / "file" / "more"
+    with pytest.raises(StorageError, match="file must be usable, got: File exists"), written_beside(path) as beside:
         beside.touch()
 
 

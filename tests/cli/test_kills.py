@@ -162,6 +162,19 @@ def test_sigterm_ends_a_run_after_its_accumulation_window_with_its_own_exit_code
     place.assert_same("terminated", whole)
 
 
+def test_a_full_disk_ends_a_run_with_a_message_and_leaves_the_last_whole_checkpoint(place):
+    small = ["--trainer.callbacks+=moments.SmallDisk", "--trainer.callbacks.epoch=1", "--trainer.callbacks.size=30000"]
+    assert place.run("sft", "full", *small) == 2
+    printed = place.printed("full")
+    assert "last.ckpt must be usable, got: File too large. Raise the limit on the size of files" in printed
+    assert "Traceback" not in printed
+    root = place.folder / "full"
+    assert torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 0
+    assert [path.name for path in (root / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert place.run("sft", "full") == 0
+    place.assert_same("full", place.whole("sft"))
+
+
 @pytest.mark.slow
 def test_slurms_requeue_waits_for_the_end_of_the_step_and_the_job_goes_on_from_there(place, tmp_path):
     whole = place.whole("sft")

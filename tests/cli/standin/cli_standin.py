@@ -1,13 +1,15 @@
 """A stage and its data, small enough to train in a moment; the tests put this folder on the import path."""
 
+import errno
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_rlhf.errors import ConfigError, DataError
+from lightning_rlhf.errors import ConfigError, DataError, DivergenceError
 from lightning_rlhf.plugin_system.interfaces import PromptTemplate, RewardFunction
 
 
@@ -57,6 +59,14 @@ class StandInStage(StandInBase):
             raise ZeroDivisionError("a bug in training")
         if self.fails == "by an interrupt":
             raise KeyboardInterrupt
+        if self.fails == "by SIGTERM":
+            raise SIGTERMException
+        if self.fails == "by diverging":
+            raise DivergenceError("the loss must be finite, got nan.")
+        if self.fails == "on a full disk":
+            raise OSError(errno.ENOSPC, "no space")
+        if self.fails == "by a file that is gone":
+            raise FileNotFoundError(errno.ENOENT, "no such file", "rows.jsonl")
         loss = (self.line(batch[0]) - 2 * batch[0]).square().mean()
         self.log("train/loss", loss)
         return loss

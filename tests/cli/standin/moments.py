@@ -1,6 +1,7 @@
 """Callbacks that do to a run what happens to runs, at a moment that is chosen."""
 
 import os
+import resource
 import threading
 import time
 from typing import Any
@@ -57,3 +58,19 @@ def _add(hook: str) -> None:
 
 for _hook in _HOOKS:
     _add(_hook)
+
+
+class SmallDisk(Callback):
+    """From an epoch on no file may be longer than this: what a full disk does, without filling one.
+
+    Args:
+        epoch: the first epoch with the limit, from 0.
+        size: bytes.
+    """
+
+    def __init__(self, epoch: int = 0, size: int = 1000) -> None:
+        self.epoch, self.size = epoch, size
+
+    def on_train_epoch_start(self, trainer: Any, *args: Any) -> None:
+        if trainer.current_epoch >= self.epoch:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, resource.RLIM_INFINITY))

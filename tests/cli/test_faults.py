@@ -1,0 +1,85 @@
+"""How the command line ends when something goes wrong: its exit code, one message, and an earlier run that is kept."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("fails", "code", "message"),
+    [
+        ("in training", 2, "error: rows.jsonl:3: a row must have a prompt."),
+        ("by diverging", 3, "error: the loss must be finite, got nan."),
+        ("by an interrupt", 130, "interrupted"),
+        ("by SIGTERM", 143, ""),
+        ("on a full disk", 2, "error: what the run writes must be usable, got: No space left on device. Free some"),
+        ("by a file that is gone", 2, "error: rows.jsonl must be usable, got: No such file or directory."),
+    ],
+)
+def test_each_way_to_end_has_its_exit_code_and_a_message_without_a_traceback(command, capsys, fails, code, message):
+    assert command("fit", f"--model.fails={fails}") == code
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("fails", ["at start", "in training", "by diverging"])
+def test_a_run_that_is_to_be_overwritten_is_kept_until_the_new_one_has_made_a_step(command, fails):
+    command("fit", "--trainer.default_root_dir=run")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    assert command("fit", "--trainer.default_root_dir=run", "--overwrite", f"--model.fails={fails}") in (2, 3)
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    assert command("fit", "--trainer.default_root_dir=run", "--overwrite", "--trainer.max_steps=1") == 0
+    assert not Path("run/.replaced").exists()
+    assert Path("run/metrics.csv").read_bytes() != before[Path("run/metrics.csv")]
+
+
+@pytest.mark.parametrize("words", [["--trainer.max_epochs=0"], ["--trainer.limit_train_batches=0"]])
+def test_a_run_without_a_step_leaves_nothing_that_the_next_one_is_refused_for(command, capsys, words):
+    assert command("fit", "--trainer.default_root_dir=run", *words) == 0
+    assert "nothing was trained" in capsys.readouterr().out
+    assert not Path("run").exists()
+    assert command("fit", "--trainer.default_root_dir=run") == 0
+    before = Path("run/metrics.csv").read_bytes()
+    assert command("fit", "--trainer.default_root_dir=run", "--overwrite", *words) == 0
+    assert Path("run/metrics.csv").read_bytes() == before
+
+
+def test_a_resumed_run_says_line_by_line_what_differs(command, capsys):
+    command("fit", "--trainer.default_root_dir=run", "--model.slope=0.25")
+    capsys.readouterr()
+    words = ["--trainer.default_root_dir=run", "--ckpt_path=last", "--trainer.max_epochs=2"]
+    assert command("fit", *words, "--model.slope=0.5", "--data.batch_size=3") == 0
+    assert (
+        "lightning-rlhf: the config differs from the one that the checkpoint was trained with:\n"
+        "  data.init_args.batch_size: 2 -> 3\n"
+        "  model.init_args.slope: 0.25 -> 0.5\n"
+        "  trainer.max_epochs: 1 -> 2\n"
+    ) in capsys.readouterr().err
+
+
+def test_a_run_that_is_resumed_as_it_was_says_nothing(command, capsys):
+    command("fit", "--trainer.default_root_dir=run")
+    capsys.readouterr()
+    assert command("fit", "--trainer.default_root_dir=run", "--ckpt_path=last") == 0
+    assert "differs" not in capsys.readouterr().err
+
+
+def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(command):
+    command("fit", "--trainer.default_root_dir=whole")
+    command("fit", "--trainer.default_root_dir=run")
+    Path("run/checkpoints/last.ckpt").unlink()
+    Path("run/samples.jsonl").write_text("of the first try")
+    with pytest.warns(UserWarning, match="no last checkpoint available"):
+        assert command("fit", "--trainer.default_root_dir=run", "--ckpt_path=last") == 0
+    assert not Path("run/samples.jsonl").exists()
+    assert Path("run/metrics.csv").read_bytes() == Path("whole/metrics.csv").read_bytes()
+
+
+def test_someone_elses_folder_is_not_put_aside_for_a_run_that_would_resume(command):
+    Path("run/model").mkdir(parents=True)
+    Path("run/model/weights").write_text("mine")
+    with pytest.warns(UserWarning, match="no last checkpoint available"):
+        assert command("fit", "--trainer.default_root_dir=run", "--ckpt_path=last") == 0
+    assert Path("run/model/weights").read_text() == "mine"
