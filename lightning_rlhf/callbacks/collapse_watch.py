@@ -1,12 +1,15 @@
 """Watches PPO for collapse and reward hacking."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from transformers.utils import logging as transformers_logging
 
 from lightning_rlhf.callbacks.collapse_signs import IterationRecord, Limits
 from lightning_rlhf.callbacks.heldout_scorers import HeldoutScorers
@@ -157,7 +160,8 @@ class CollapseWatch(RolloutCallback):
         )
         self._take(trainer.strategy.broadcast(record))  # one rank's numbers decide on all
         if self.on_collapse == "best" and self._is_best() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            pl_module.export(Path(trainer.default_root_dir) / _BEST)
+            with _without_bars():
+                pl_module.export(Path(trainer.default_root_dir) / _BEST)
             self._best = iteration
 
     def _take(self, record: IterationRecord) -> None:
@@ -234,3 +238,15 @@ class CollapseWatch(RolloutCallback):
         if can_draw() and (finished or now - self._drawn_at >= _SECONDS_BETWEEN_PICTURES):
             self._drawn_at = now
             draw_score_curve(root / f"{_CURVE}.svg", self.records)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Inside, transformers shows no bar for the files that it writes: this happens over and over."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
