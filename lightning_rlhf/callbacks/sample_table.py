@@ -19,6 +19,8 @@ from lightning_rlhf.files import clear_storage_errors, written_beside
 
 __all__ = ["Sample", "SampleTable"]
 
+_MARKUP = frozenset("!\"#&'()*<>[\\]_`|~")
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -127,8 +129,14 @@ def _number_columns(samples: list[Sample]) -> dict[str, list[str]]:
 def _markdown(samples: list[Sample]) -> str:
     columns = _number_columns(samples)
     headings = ["sample", "prompt", "response", *columns]
-    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    lines = ["| " + " | ".join(map(_literal, headings)) + " |", "|---" * len(headings) + "|"]
     for row, sample in enumerate(samples):
         cells = [sample.label, sample.prompt, sample.response, *(column[row] for column in columns.values())]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |")
+        lines.append("| " + " | ".join(map(_literal, cells)) + " |")
     return "\n".join(lines)
+
+
+def _literal(text: str) -> str:
+    """Text that Markdown and HTML show as it is: a response must not fetch a picture or end the table."""
+    lines = "".join(f"&#{ord(sign)};" if sign in _MARKUP else sign for sign in text).splitlines()
+    return "<br>".join(lines)

@@ -4,6 +4,7 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,23 +108,24 @@ class RecordedTemplate(NamedTuple):
 
 def _known_class(class_path: str) -> Any:
     """What a path means to this process, without importing anything but components of installed plug-ins."""
-    offered = plugin_manager().components(_KIND)
+    manager = plugin_manager()
+    offered = manager.components(_KIND)
     module, _, name = class_path.rpartition(".")
-    if module == f"{lookup.__module__}.{_KIND}":
-        names = [name]
-    else:
-        names = [short for short, offer in offered.items() if offer.class_path == class_path]
-        if not names and module in sys.modules:
-            return vars(sys.modules[module]).get(name)  # not getattr: a lazy module would import what is asked for
-        names = names or list(offered)  # a target may be found under another path than its own
-    for short in names:
-        try:
-            classes = lookup(_KIND, short).__mro__
-        except UnknownComponentError:
-            continue
-        for cls in classes:
-            if f"{cls.__module__}.{cls.__qualname__}" == class_path:
-                return cls
+    try:
+        if module == f"{lookup.__module__}.{_KIND}":
+            return lookup(_KIND, name)
+        for short, offer in offered.items():
+            if offer.class_path == class_path:
+                return manager.resolve(_KIND, short)
+    except UnknownComponentError as error:
+        raise TemplateError(f"the model's recorded template {class_path!r} cannot be used: {error}") from None
+    if module in sys.modules:
+        return vars(sys.modules[module]).get(name)  # not getattr: a lazy module would import what is asked for
+    for short in offered:  # a target may be found under another path than its class's own
+        with suppress(UnknownComponentError):
+            for cls in lookup(_KIND, short).__mro__:
+                if f"{cls.__module__}.{cls.__qualname__}" == class_path:
+                    return cls
     return None
 
 

@@ -91,7 +91,7 @@ def test_a_table_for_tensorboard_keeps_its_cells_apart():
     assert text.splitlines() == [
         "| sample | prompt | response | length | KL |",
         "|---|---|---|---|---|",
-        "| greedy | a\\|b | c<br>d | 1.00 | 0.50 |",
+        "| greedy | a&#124;b | c<br>d | 1.00 | 0.50 |",
     ]
 
 
