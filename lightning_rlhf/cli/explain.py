@@ -25,6 +25,7 @@ _HELP = re.compile(r"^--(?P<key>[\w.]+)\.help: Expected a dot import path string
 _NAME = re.compile(r"^Expected a dot import path string: (?P<name>.*)$")
 _OPTION = re.compile(r"^(Subcommand '\w+' does not accept o|O)ption '(?P<option>[^']+)'( is not accepted)?$")
 _WORDS = re.compile(r"^unrecognized arguments: (?P<words>.*)$")
+_DENIED = re.compile(r"^(.*: )?Importing '(?P<path>[^']+)' is not allowed, denied by the '(?P<entry>[^']+)' entry")
 _MISSING = re.compile(r"^the following arguments are required: (?P<names>.*)$")
 _TYPE = re.compile(r"^Expected an? (?P<type><class '[^']+'>|typing\.\S.*?)(\. Got value: (?P<value>.*))?$")
 _VALUE = re.compile(r"^Given value: (?P<value>.*)$")
@@ -142,6 +143,12 @@ class Explainer:
         reason = match[0].rstrip(".")
         return f"{fault.argument} must be a class that can be imported, got {fault.class_path!r}: {reason}."
 
+    def _denied(self, fault: _Fault, match: re.Match[str]) -> str:
+        return (
+            f"{fault.argument or 'every argument'} must name a class of this library, of a plug-in or of your own, got "
+            f"{match['path']!r}, which reaches into the system (all of {match['entry']} is denied to configs)."
+        )
+
     def _see(self, fault: _Fault) -> str:
         if len(fault.keys) > 1 or fault.class_path is None:
             return ""
@@ -151,6 +158,7 @@ class Explainer:
         _OPTION: _unknown_option,
         _WORDS: _unrecognized,
         _MISSING: _missing,
+        _DENIED: _denied,
         _HELP: _unknown_class,
         _NAME: _unknown_class,
         re.compile(

@@ -31,7 +31,7 @@ from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.models import LanguageModel, RecordedTemplate
 from lightning_rlhf.modules.arguments import require_at_least, require_one_of
-from lightning_rlhf.modules.foreign_checkpoints import check_arguments, check_sharded, saved_arguments
+from lightning_rlhf.modules.foreign_checkpoints import check_arguments, check_before_loading, saved_arguments
 from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
 from lightning_rlhf.modules.resuming import WholeFileIO, accumulated_gradients, mend_progress, restore_gradients
@@ -246,10 +246,7 @@ class RLHFModule(L.LightningModule, ABC):
         Raises:
             ConfigError: one of the first two.
             PluginError: the last.
-            ModelError: the checkpoint to load is sharded and holds code.
         """
-        if self.trainer.ckpt_path is not None:  # torch unpickles the metadata of a sharded one
-            check_sharded(Path(self.trainer.ckpt_path))
         datamodule, strategy = self.trainer.datamodule, self.trainer.strategy  # type: ignore[attr-defined]
         if not isinstance(datamodule, self.data):
             found = "none" if datamodule is None else f"a {type(datamodule).__name__}"
@@ -261,6 +258,7 @@ class RLHFModule(L.LightningModule, ABC):
             )
         if type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = WholeFileIO()
+        check_before_loading(strategy)
         if self.trainer.world_size > 1:
             check_same_plugins(gathered(dict(plugin_manager().versions())))
 

@@ -16,11 +16,12 @@ from typing import IO, Any
 
 import torch
 from lightning.fabric.utilities.cloud_io import _load as load_checkpoint
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
-from lightning_rlhf.errors import ModelError
+from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.plugin_system.manager import plugin_manager
 
-__all__ = ["check_arguments", "check_sharded", "saved_arguments"]
+__all__ = ["check_arguments", "check_before_loading", "check_sharded", "saved_arguments"]
 
 _ATTRIBUTE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.\w+)*)[.:][A-Za-z_][\w.]*")
 """`package.module.Class` or `package.module:function`."""
@@ -95,6 +96,38 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
                 f"the arguments in a checkpoint must name what is imported already, got {text!r}. Import {code} "
                 "first if you trust it, or give the argument anew."
             )
+
+
+def check_before_loading(strategy: Strategy) -> None:
+    """Has a strategy look at a checkpoint before it loads one.
+
+    Args:
+        strategy: changed in place; its `load_checkpoint` then refuses code in a folder of sharded weights, which torch
+            would unpickle, and unpickles what a URL holds only if it is told to.
+    """
+    load = strategy.load_checkpoint
+    if getattr(load, "checks", False):
+        return
+
+    def load_checked(checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """As before, after a look.
+
+        Raises:
+            ConfigError: it is sharded, and this strategy cannot load such a one.
+            ModelError: it holds code.
+        """
+        folder = Path(checkpoint_path)
+        if folder.is_dir():
+            if not isinstance(strategy, ModelParallelStrategy):
+                raise ConfigError(
+                    f"the strategy must be ModelParallelStrategy to load the sharded checkpoint {str(folder)!r}, got "
+                    f"{type(strategy).__name__}."
+                )
+            check_sharded(folder)
+        return load(checkpoint_path, weights_only=weights_only is not False)
+
+    load_checked.checks = True  # type: ignore[attr-defined]
+    strategy.load_checkpoint = load_checked  # type: ignore[method-assign]
 
 
 def check_sharded(folder: Path) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
 
-from lightning_rlhf.errors import ModelError
+from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.modules import PPOModule, SFTModule
-from lightning_rlhf.modules.foreign_checkpoints import check_sharded
+from lightning_rlhf.modules.foreign_checkpoints import check_before_loading, check_sharded
 
 # Lightning makes the module with a function of jsonargparse that is on its way out
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -162,15 +163,27 @@ class TestShardedOnes:
         with pytest.raises(ModelError, match="outside"):
             check_sharded(folder)
 
-    def test_the_trainer_looks_before_it_loads(self, folder, payload, module):
-        import lightning as L
-
+    def test_the_strategy_looks_before_it_loads(self, folder, payload):
+        strategy = ModelParallelStrategy()
+        check_before_loading(strategy)
+        check_before_loading(strategy)
         (folder / ".metadata").write_bytes(pickle.dumps(payload))
-        trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-        trainer.ckpt_path = folder
-        module.trainer = trainer
-        try:
-            with pytest.raises(ModelError, match="a sharded checkpoint must hold tensors"):
-                module.setup("fit")
-        finally:
-            module.trainer = None
+        with pytest.raises(ModelError, match="a sharded checkpoint must hold tensors"):
+            strategy.load_checkpoint(folder)
+
+    def test_another_strategy_says_that_it_cannot_load_it(self, folder):
+        strategy = SingleDeviceStrategy()
+        check_before_loading(strategy)
+        with pytest.raises(ConfigError, match="must be ModelParallelStrategy to load the sharded checkpoint"):
+            strategy.load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, True), (True, True), (False, False)])
+def test_the_trainer_unpickles_what_it_is_told_to(write, payload, monkeypatch, asked, given):
+    """Of a URL, too, of which Lightning unpickles whatever stands there unless it is told not to."""
+    strategy = SingleDeviceStrategy()
+    asked_for = []
+    strategy.load_checkpoint = lambda path, weights_only=None: asked_for.append(weights_only)
+    check_before_loading(strategy)
+    strategy.load_checkpoint("https://nowhere.invalid/foreign.ckpt", weights_only=asked)
+    assert asked_for == [given]
