@@ -1,5 +1,6 @@
 """What tells that a policy collapses or exploits its reward: numbers of each iteration against those of the first."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import NamedTuple
@@ -7,6 +8,9 @@ from typing import NamedTuple
 from lightning_rlhf.errors import ConfigError
 
 __all__ = ["Finding", "IterationRecord", "Limits"]
+
+_STANDARD_ERRORS = 3
+"""What chance alone may do to a mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,7 @@ class IterationRecord:
     Args:
         iteration: from 0.
         step: optimizer steps so far.
+        num_responses: of all ranks.
         kl: to the reference, nats per response.
         score: weighted sum of the scorers, before it is converted, normalised or reduced.
         score_deviation: its standard deviation over the responses.
@@ -30,6 +35,7 @@ class IterationRecord:
 
     iteration: int
     step: int
+    num_responses: int
     kl: float
     score: float
     score_deviation: float
@@ -156,7 +162,7 @@ class Limits:
         min_score_deviation: as a share of the first iteration's.
         min_stop_rate: as a share of the first iteration's.
         max_heldout_drop: how far a held-out score may fall below its best so far, in standard deviations of its scores
-            in the first iteration.
+            in the first iteration. A drop that chance explains never counts.
 
     Raises:
         ConfigError: a share that cannot be one.
@@ -205,14 +211,19 @@ class Limits:
             deviation = next((each for record in seen if (each := record.heldout_deviation[name]) > 0), 0.0)
             if self.max_heldout_drop is None or not deviation:
                 continue
-            limit = best.heldout[name] - self.max_heldout_drop * deviation
+            noise = _STANDARD_ERRORS * deviation * math.sqrt(1 / best.num_responses + 1 / now.num_responses)
+            drop = max(self.max_heldout_drop * deviation, noise)
+            why = f"max_heldout_drop {self.max_heldout_drop:g} x its deviation {deviation:.3g}"
+            if drop == noise:
+                why = f"{_STANDARD_ERRORS} standard errors of {now.num_responses} responses"
+            highest = best.heldout[name]
+            limit = highest - drop
             if value < limit:
                 yield Finding(
                     f"heldout/{name}",
-                    f"the held-out score of {name} must stay above {limit:.3g} (max_heldout_drop "
-                    f"{self.max_heldout_drop:g} x its deviation {deviation:.3g} below its best {best.heldout[name]:.3g}"
-                    f" of iteration {best.iteration}), got {value:.3g}, while the trained score went from "
-                    f"{best.score:.3g} to {now.score:.3g}. {_heldout_advice(now.score > best.score)}",
+                    f"the held-out score of {name} must stay above {limit:.3g} ({why} below its best {highest:.3g} of "
+                    f"iteration {best.iteration}), got {value:.3g}, while the trained score went from {best.score:.3g} "
+                    f"to {now.score:.3g}. {_heldout_advice(now.score > best.score)}",
                 )
 
 
@@ -222,15 +233,18 @@ def _broken(sign: _Sign, share: float | None, first: IterationRecord, now: Itera
     if share is None or not base > 0:
         return None
     limit = share * base
+    whose = "entropy" if sign.base != sign.value else "value"
+    why = f"{sign.option} {share:g} x the first iteration's {whose} {base:.3g}"
+    if sign.value == "stop_rate":  # a share of few responses, of which chance may leave none
+        noise = _STANDARD_ERRORS * math.sqrt(base * (1 - base) / now.num_responses)
+        if base - noise < limit:
+            limit = base - noise
+            why = f"{_STANDARD_ERRORS} standard errors of {now.num_responses} responses below the first {base:.3g}"
     if not (value < limit if sign.is_floor else value > limit):
         return None
     side = "above" if sign.is_floor else "below"
     unit = f" {sign.unit}" if sign.unit else ""
-    whose = "entropy" if sign.base != sign.value else "value"
-    return (
-        f"{sign.subject} must stay {side} {limit:.3g}{unit} ({sign.option} {share:g} x the first iteration's {whose} "
-        f"{base:.3g}), got {value:.3g}"
-    )
+    return f"{sign.subject} must stay {side} {limit:.3g}{unit} ({why}), got {value:.3g}"
 
 
 def _heldout_advice(rose: bool) -> str:

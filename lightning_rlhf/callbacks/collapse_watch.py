@@ -53,7 +53,7 @@ class CollapseWatch(RolloutCallback):
         min_score_deviation: limit of the standard deviation of the scores, as a share of the first iteration's.
         min_stop_rate: limit of the share of responses that stop, as a share of the first iteration's.
         max_heldout_drop: how far a held-out score may fall below its best so far, in standard deviations over the first
-            iteration's responses.
+            iteration's responses; what chance explains (three standard errors) never counts.
     """
 
     def __init__(
@@ -148,6 +148,7 @@ class CollapseWatch(RolloutCallback):
         record = IterationRecord(
             iteration=iteration,
             step=trainer.global_step,
+            num_responses=collected.statistics.num_sequences,
             kl=metrics["objective/kl"],
             score=sum(weight * metrics[f"scores/{name}"] for name, weight in scores),
             score_deviation=metrics["objective/score_deviation"],

@@ -20,6 +20,7 @@ LIMITS = Limits(
 FIRST = IterationRecord(
     iteration=0,
     step=0,
+    num_responses=1000,
     kl=0.0,
     score=1.0,
     score_deviation=2.0,
@@ -92,6 +93,21 @@ def test_a_heldout_score_is_compared_with_its_best_in_deviations_of_the_first_it
     assert "got 0.49, while the trained score went from 1 to 3. The policy exploits what its reward gets" in message
     assert "Both have fallen" in found(*records, heldout(2, 0.49, score=0.5))["heldout/judge"]
     assert found(*records, heldout(2, 0.0), limits=replace(LIMITS, max_heldout_drop=None)) == {}
+
+
+def test_what_chance_explains_breaks_no_limit():
+    few = replace(FIRST, num_responses=32, stop_rate=0.1)
+    assert found(few, replace(few, iteration=1, stop_rate=0.0)) == {}
+    many = replace(few, num_responses=640)
+    message = found(many, replace(many, iteration=1, stop_rate=0.0))["stop"]
+    assert "above 0.05 (min_stop_rate 0.5 x the first iteration's value 0.1), got 0." in message
+    some = replace(few, num_responses=100)
+    message = found(some, replace(some, iteration=1, stop_rate=0.005))["stop"]
+    assert "above 0.01 (3 standard errors of 100 responses below the first 0.1), got 0.005." in message
+    first, second = (replace(heldout(number, 0.7), num_responses=18) for number in (0, 1))
+    assert found(first, replace(second, heldout={"judge": 0.31})) == {}
+    message = found(first, replace(second, heldout={"judge": 0.29}))["heldout/judge"]
+    assert "above 0.3 (3 standard errors of 18 responses below its best 0.7 of iteration 0), got 0.29" in message
 
 
 def test_a_heldout_scorer_that_does_not_vary_at_first_is_measured_once_it_does():

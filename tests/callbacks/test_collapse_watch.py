@@ -154,7 +154,7 @@ class Replay:
     def play(self, *iterations: dict[str, float]) -> "Replay":
         for changes in iterations:
             self.iteration = len(self.watch.records)
-            statistics = SimpleNamespace(metrics=self.USUAL | changes)
+            statistics = SimpleNamespace(metrics=self.USUAL | changes, num_sequences=1000)
             collected: Any = SimpleNamespace(statistics=statistics, responses=None)
             self.watch.on_rollout_collected(self.trainer, self.module, collected, self.iteration)
             self.watch.on_train_epoch_end(self.trainer, self.module)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from lightning_rlhf.callbacks.collapse_signs import IterationRecord
 from lightning_rlhf.callbacks.score_curve import draw_score_curve, write_score_curve
 
-FIRST = IterationRecord(0, 0, 0.0, 1.0, 0.5, 10.0, 5.0, 0.9, 1.0)
+FIRST = IterationRecord(0, 0, 8, 0.0, 1.0, 0.5, 10.0, 5.0, 0.9, 1.0)
 RECORDS = [
     FIRST,
     replace(FIRST, iteration=1, step=4, kl=2.0, heldout={"<b>&": 0.25}, heldout_deviation={"<b>&": 0.1}),
