@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -25,7 +26,7 @@ from lightning_rlhf.models.model_files import HOW_TO_CONVERT, read_adapter_confi
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_recorded_template
 from lightning_rlhf.plugin_system.interfaces import ModelSource
 
-__all__ = ["LoadedModel", "load_base", "reading", "resolve_base", "resolve_reward_model"]
+__all__ = ["LoadedModel", "load_base", "reading", "resolve_base", "resolve_reward_model", "train_every_embedding"]
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -262,4 +263,16 @@ def _prepared(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: 
     model.float()  # type: ignore[no-untyped-call]
     model.eval()  # type: ignore[no-untyped-call]
     model.requires_grad_(True)
+    train_every_embedding(model)
     return model
+
+
+def train_every_embedding(model: PreTrainedModel) -> None:
+    """Lets the embedding of the padding token learn as well.
+
+    Transformers keeps its gradient at zero. Many models pad with the token that ends a turn, which must learn; where
+    padding stands for nothing else, the masks keep its gradient at zero anyway.
+    """
+    embeddings = model.get_input_embeddings()
+    if isinstance(embeddings, nn.Embedding):
+        embeddings.padding_idx = None

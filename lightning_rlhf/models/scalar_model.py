@@ -25,7 +25,7 @@ from transformers.utils.hub import cached_file
 from lightning_rlhf.batches import TokenBatch
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models.dropout import disable_dropout
-from lightning_rlhf.models.loading import LoadedModel, reading, resolve_reward_model
+from lightning_rlhf.models.loading import LoadedModel, reading, resolve_reward_model, train_every_embedding
 from lightning_rlhf.models.model_files import read_adapter_config, read_config, require_whole_model
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_metadata, read_recorded_template
 from lightning_rlhf.models.transformer_call import call_transformer
@@ -145,6 +145,7 @@ class ScalarModel(nn.Module):
             head.bias.fill_(-float(getattr(config, "score_offset", 0.0)))
             if shell.score.bias is not None:
                 head.bias.add_(shell.score.bias)
+        train_every_embedding(shell)
         model = ScalarModel(shell.base_model.eval(), head)
         return LoadedScalarModel(model, tokenizer, name, read_recorded_template(name), _read_adapter(name))
 

@@ -106,6 +106,15 @@ class TestFiles:
         tokens = make_tokens(rows)
         torch.testing.assert_close(scored(loaded.model, tokens), scored(model, tokens), atol=1e-5, rtol=0)
 
+    def test_a_loaded_model_can_learn_every_token_also_the_one_that_pads(
+        self, architecture, adapter, trained, make_tokens, make_tokenizer, tmp_path
+    ):
+        save_reward_model(trained(architecture, adapter), make_tokenizer(), tmp_path / "model", None)
+        loaded = ScalarModel.load(str(tmp_path / "model")).model
+        pad_id = loaded.backbone.config.pad_token_id
+        loaded(make_tokens([[5, pad_id, 6]])).sum().backward()
+        assert loaded.backbone.get_input_embeddings().weight.grad[pad_id].any()
+
     def test_transformers_gives_the_score_plus_the_offset(
         self, architecture, adapter, trained, make_tokens, make_tokenizer, rows, tmp_path
     ):
