@@ -76,11 +76,17 @@ class ConfigFile(SaveConfigCallback):
         """Write the file, unless that has to wait."""
         self.parser.dump_header = header(getattr(pl_module, "plugins", None))
         if not self._resumes:
-            super().setup(trainer, pl_module, stage)
+            self._save_once(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file if it had to wait."""
-        super().setup(trainer, pl_module, "fit")
+        self._save_once(trainer, pl_module, "fit")
+
+    def _save_once(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # the base class has all ranks wait for each other here; but that it has to wait, rank 0 alone knows
+        if trainer.is_global_zero and not self.already_saved:
+            self.save_config(trainer, pl_module, stage)
+        self.already_saved = True
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the file; called on rank 0."""

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -237,3 +238,20 @@ def test_a_run_may_be_cut_off_at_random_moments_again_and_again(place, name, num
     assert ends[-1] == 0
     assert set(ends[:-1]) <= {-number, 128 + number}
     place.assert_same(root, whole)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_the_same_step_and_go_on_exactly_and_only_two_of_them(place):
+    def run(root, *words, devices=2):
+        command = [sys.executable, "-m", "lightning_rlhf", "fit", "--config", "ppo.yaml", "--trainer.strategy=ddp"]
+        command += [f"--trainer.devices={devices}", f"--trainer.default_root_dir={root}", "--ckpt_path=last", *words]
+        environment = {**os.environ, "PYTHONPATH": str(STANDIN)}
+        return subprocess.run(command, cwd=place.folder, env=environment, capture_output=True, text=True, timeout=280)
+
+    assert run("two whole").returncode == 0
+    assert run("two", *signalled("on_train_batch_start", 12, signal.SIGTERM)).returncode == 143
+    alone = run("two", devices=1)
+    assert alone.returncode == 2
+    assert "a run that was cut off within an iteration must be resumed on 2 ranks, got 1" in alone.stderr
+    assert run("two").returncode == 0
+    place.assert_same("two", "two whole")
