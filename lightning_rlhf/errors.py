@@ -35,6 +35,7 @@ __all__ = [
     "StorageError",
     "TemplateError",
     "UnknownComponentError",
+    "shown",
 ]
 
 
@@ -106,3 +107,16 @@ class PluginError(LightningRLHFError):
 
 class UnknownComponentError(PluginError):
     """A component name that nobody offers, or whose plug-in was set aside."""
+
+
+def shown(value: object, length: int = 80) -> str:
+    """A value of a user's as a message shows it: in one line, cut off where it is long.
+
+    >>> shown(["a", None]), shown("x" * 1000, length=10)
+    ("['a', None]", "'xxxxxx...")
+    """
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # lists in lists without end; a number of more digits than Python prints
+        return f"a {type(value).__name__} that is too large to show"
+    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from lightning_rlhf.errors import RecordError
+from lightning_rlhf.errors import RecordError, shown
 
 __all__ = ["ROLES", "Demonstration", "Message", "Prompt", "Ranking", "Record", "Text"]
 
@@ -30,7 +30,7 @@ class Message:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise RecordError(f"the role of a message must be one of {', '.join(ROLES)}, got {self.role!r}.")
+            raise RecordError(f"the role of a message must be one of {', '.join(ROLES)}, got {shown(self.role)}.")
         _require_text("the content of a message", self.content)
 
 
@@ -109,7 +109,7 @@ class Ranking:
             places = tuple(_number("a rank", rank) for rank in _sequence("the ranks of an annotator", annotator))
             _require_length("ranks", places, num_candidates)
             if any(place is not None and place < 0 for place in places):
-                raise RecordError(f"a rank must be 0 or more (0 = best, null = unranked), got {list(places)}.")
+                raise RecordError(f"a rank must be 0 or more (0 = best, null = unranked), got {shown(list(places))}.")
             checked.append(places)
         object.__setattr__(self, "ranks", tuple(checked))
 
@@ -141,7 +141,12 @@ Record = Text | Demonstration | Ranking | Prompt
 
 def _require_text(subject: str, value: object) -> None:
     if not isinstance(value, str):
-        raise RecordError(f"{subject} must be a string, got {_shown(value)}.")
+        raise RecordError(f"{subject} must be a string, got {shown(value)}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # no tokenizer can encode it, and no file hold it
+        raise RecordError(f"{subject} must be whole characters, got half a surrogate pair in {shown(value)}.") from None
 
 
 def _require_length(subject: str, values: tuple[Any, ...], length: int) -> None:
@@ -151,16 +156,23 @@ def _require_length(subject: str, values: tuple[Any, ...], length: int) -> None:
 
 def _sequence(subject: str, value: object) -> tuple[Any, ...]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise RecordError(f"{subject} must be a list, got {_shown(value)}.")
+        raise RecordError(f"{subject} must be a list, got {shown(value)}.")
     return tuple(value)
 
 
 def _number(subject: str, value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RecordError(f"{subject} must be a finite number or null, got {_shown(value)}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+        raise RecordError(f"{subject} must be a finite number or null, got {shown(value)}.")
     return value
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        return False
 
 
 def _messages(value: object) -> tuple[Message, ...]:
@@ -171,15 +183,10 @@ def _messages(value: object) -> tuple[Message, ...]:
         raise RecordError("messages must not be empty.")
     for message in messages:
         if not isinstance(message, Message):
-            raise RecordError(f"messages must hold Message records, got {_shown(message)}.")
+            raise RecordError(f"messages must hold Message records, got {shown(message)}.")
     return messages
 
 
 def _dense_ranks(scores: Sequence[float | None]) -> tuple[float | None, ...]:
     places = {score: place for place, score in enumerate(sorted({s for s in scores if s is not None}, reverse=True))}
     return tuple(None if score is None else places[score] for score in scores)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from lightning_rlhf.builtins.json_text import array_members, json_fault, parsed_json
 from lightning_rlhf.errors import DataError, RecordError
 
 __all__ = ["FILE_FORMATS", "FileFormat", "NumberedRow", "TextUnit", "file_format_of", "num_rows", "read_rows"]
@@ -122,42 +123,16 @@ def _decoded(raw: bytes) -> str:
         raise RecordError(f"a row must be UTF-8, got the byte 0x{raw[error.start]:02x} at {error.start}.") from None
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")
-
-
-def _parsed(text: str) -> Any:
-    """The value of a JSON text.
-
-    Raises:
-        ValueError: it is no JSON, or an escape in it is half a character, which no tokenizer can encode.
-        RecursionError: it is nested too deeply.
-    """
-    value = json.loads(text, parse_constant=_refuse_constant)
-    if "\\u" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("an escape is half a surrogate pair") from None
-    return value
-
-
 def _jsonl_rows(stream: IO[bytes]) -> Iterator[NumberedRow]:
     for number, line in _lines(stream):
         if not line.strip():
             continue
         try:
-            yield number, _parsed(_decoded(line))
+            yield number, parsed_json(_decoded(line))
         except RecordError as error:
             yield number, error
-        except (ValueError, RecursionError) as error:
-            yield number, RecordError(f"a line must be JSON, got {_json_fault(error)}.")
-
-
-def _json_fault(error: ValueError | RecursionError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg[:1].lower()}{error.msg[1:]} at character {error.pos + 1}"
-    return "too many brackets in each other" if isinstance(error, RecursionError) else str(error)
+        except ValueError as error:
+            yield number, RecordError(f"a line must be JSON, got {json_fault(error)}.")
 
 
 def _json_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
@@ -165,7 +140,10 @@ def _json_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
     if not raw.strip():
         return
     try:
-        rows = _parsed(raw.decode("utf-8"))
+        text = raw.decode("utf-8")
+        if text.lstrip(" \t\n\r")[:1] != "[":
+            raise DataError(f"{path} must hold one JSON array of rows, got {type(parsed_json(text)).__name__}.")
+        yield from enumerate(array_members(text), start=1)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}:{line}: a JSON file must be UTF-8, got the byte 0x{raw[error.start]:02x}.") from None
@@ -173,11 +151,8 @@ def _json_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
         hint = " A file with one row per line is named .jsonl." if error.msg == "Extra data" else ""
         fault = f"{error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}"
         raise DataError(f"{path}:{error.lineno}: the file must be JSON, got {fault}.{hint}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: the file must be JSON, got {_json_fault(error)}.") from None
-    if not isinstance(rows, list):
-        raise DataError(f"{path} must hold one JSON array of rows, got {type(rows).__name__}.")
-    yield from enumerate(rows, start=1)
+    except ValueError as error:
+        raise DataError(f"{path}: the file must be JSON, got {json_fault(error)}.") from None
 
 
 def _csv_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:

@@ -11,11 +11,11 @@ Messages are `{role, content}` objects or ShareGPT's `{from, value}`, where huma
 understood.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from lightning_rlhf.errors import RecordError
+from lightning_rlhf.builtins.json_text import parsed_json
+from lightning_rlhf.errors import RecordError, shown
 from lightning_rlhf.records import Demonstration, Message, Prompt, Ranking, Record, Text
 
 __all__ = ["RESERVED_COLUMNS", "ColumnMapping", "RecordKind", "RowReader", "record_from_row"]
@@ -36,6 +36,8 @@ _ROLES = {
 }
 _LIST_FIELDS = ("messages", "responses", "ranks", "scores")
 _MISSING = object()
+_MOST_NAMES = 12
+"""With more fields than these, a message counts the others."""
 
 
 class RowReader:
@@ -86,7 +88,7 @@ class RowReader:
 
     def _fields(self, row: object) -> dict[str, Any]:
         if not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
-            raise RecordError(f"a row must be an object with named fields, got {_shown(row)}.")
+            raise RecordError(f"a row must be an object with named fields, got {shown(row)}.")
         renamed = {
             name for place in self.columns.values() for name in ([place] if isinstance(place, str) else list(place))
         }
@@ -108,9 +110,9 @@ class RowReader:
         if not value.strip():
             return None
         try:
-            return json.loads(value)
+            return parsed_json(value)
         except ValueError:
-            raise RecordError(f"field '{field}' must hold a JSON list, got {_shown(value)}.") from None
+            raise RecordError(f"field '{field}' must hold a JSON list, got {shown(value)}.") from None
 
     def _parsed_item(self, field: str, value: Any) -> Any:
         """One rank or score out of a text cell of its own."""
@@ -119,9 +121,9 @@ class RowReader:
         if not value.strip():
             return None
         try:
-            return json.loads(value)
+            return parsed_json(value)
         except ValueError:
-            raise RecordError(f"the values of '{field}' must be numbers, got {_shown(value)}.") from None
+            raise RecordError(f"the values of '{field}' must be numbers, got {shown(value)}.") from None
 
 
 def record_from_row(row: object, columns: ColumnMapping | None = None, kind: RecordKind | None = None) -> Record:
@@ -219,7 +221,7 @@ def _ranking(fields: Mapping[str, Any]) -> Record:
         prompt = _prompt_messages(_field(fields, "ranking", "prompt"))
         candidates = fields["responses"]
         if isinstance(candidates, str | Mapping) or not isinstance(candidates, Sequence):
-            raise RecordError(f"responses must be a list, got {_shown(candidates)}.")
+            raise RecordError(f"responses must be a list, got {shown(candidates)}.")
         responses = tuple(_response(candidate, prompt) for candidate in candidates)
         if not _has(fields, "ranks") and not _has(fields, "scores"):
             raise RecordError(f"a ranking row must have the field 'ranks' or 'scores', got {_names(fields)}.")
@@ -247,7 +249,7 @@ def _shared_prompt(chosen: Any, rejected: Any, fields: Mapping[str, Any]) -> tup
 
 def _prompt_messages(value: Any) -> tuple[Message, ...]:
     if not isinstance(value, str | Sequence):
-        raise RecordError(f"a prompt must be a string or a list of messages, got {_shown(value)}.")
+        raise RecordError(f"a prompt must be a string or a list of messages, got {shown(value)}.")
     messages = (Message("user", value),) if isinstance(value, str) else _messages(value)
     if messages and messages[-1].role == "assistant":
         raise RecordError("a prompt must end before the assistant's turn, got an assistant message at its end.")
@@ -256,7 +258,7 @@ def _prompt_messages(value: Any) -> tuple[Message, ...]:
 
 def _messages(value: Any) -> tuple[Message, ...]:
     if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
-        raise RecordError(f"messages must be a list of objects with role and content, got {_shown(value)}.")
+        raise RecordError(f"messages must be a list of objects with role and content, got {shown(value)}.")
     if not value:
         raise RecordError("messages must not be empty.")
     return tuple(_message(message) for message in value)
@@ -270,7 +272,7 @@ def _message(value: Any) -> Message:
             if role in value and content in value:
                 name = value[role]
                 return Message(_ROLES.get(name, name) if isinstance(name, str) else name, value[content])
-    raise RecordError(f"a message must be an object with role and content, or from and value, got {_shown(value)}.")
+    raise RecordError(f"a message must be an object with role and content, or from and value, got {shown(value)}.")
 
 
 def _response(value: Any, prompt: tuple[Message, ...]) -> str:
@@ -280,7 +282,7 @@ def _response(value: Any, prompt: tuple[Message, ...]) -> str:
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, list | tuple):
-        raise RecordError(f"a response must be a string or an assistant message, got {_shown(value)}.")
+        raise RecordError(f"a response must be a string or an assistant message, got {shown(value)}.")
     *before, last = _messages(value)
     if last.role != "assistant":
         raise RecordError(f"a response must come from the assistant, got a message of role {last.role!r}.")
@@ -290,13 +292,9 @@ def _response(value: Any, prompt: tuple[Message, ...]) -> str:
 
 
 def _names(fields: Mapping[str, Any]) -> str:
-    names = ", ".join(repr(name) for name in fields)
-    return f"the fields {names}" if names else "no field"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    names = [shown(name, 40) for name in fields]
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"the fields {', '.join(names[:_MOST_NAMES])}{more}" if names else "no field"
 
 
 _BUILDERS: dict[RecordKind, Callable[[Mapping[str, Any]], Record]] = {

@@ -95,12 +95,34 @@ def test_a_file_without_rows_is_an_error(tmp_path, content, file_format):
         (b'{"a": 1}\n{"a": 2}', r"is named \.jsonl"),
         (b'{"a": 1}', "one JSON array of rows, got dict"),
         (b'[\n"\xff"]', ":2: a JSON file must be UTF-8, got the byte 0xff"),
-        (b"[NaN]", "got NaN is no JSON value"),
+        (b'[{"a": 1} {"a": 2}]', ":1: the file must be JSON, got expecting ',' delimiter at column 11"),
+        (b'[{"a": 1},]', ":1: the file must be JSON, got expecting value at column 11"),
+        (b'[{"a": 1}', ":1: the file must be JSON, got expecting ',' delimiter at column 10"),
+        (b"[" * 200_000, "got too many brackets in each other"),
+        (b"{" * 200_000, "got expecting property name"),
     ],
 )
 def test_a_json_file_that_is_no_array_names_its_fault(tmp_path, content, fault):
     with pytest.raises(DataError, match=fault):
         rows_of(tmp_path / "a.json", content, "json")
+
+
+def test_a_bad_member_of_a_json_array_spoils_its_own_row_only(tmp_path):
+    members = [
+        b"{}",
+        b"NaN",
+        b'{"a": "\\ud800"}',
+        b'{"a": 1, "b": 2, "a": 3}',
+        b"9" * 5000,
+        b'{"a": [{"b": 1}]}',
+        b"true",
+    ]
+    rows = rows_of(tmp_path / "a.json", b"\n [ " + b" ,\n".join(members) + b"\t] \n", "json")
+    assert [number for number, _ in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row for _, row in rows if not isinstance(row, RecordError)] == [{}, {"a": [{"b": 1}]}, True]
+    faults = [str(row).partition(", got ")[2] for _, row in rows if isinstance(row, RecordError)]
+    assert faults[:3] == ["NaN is no JSON value.", "an escape is half a surrogate pair.", "the field 'a' twice."]
+    assert "digits" in faults[3]
 
 
 def test_csv_cells_stay_strings_and_keep_their_lines(tmp_path):
