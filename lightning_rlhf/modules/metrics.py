@@ -3,7 +3,7 @@
 Not every device has float64, and under true half precision the default dtype is half.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -73,14 +73,11 @@ class NamedMeans(nn.Module):
 
     Args:
         names: known beforehand; others are added when they are first used.
-        persistent: the sums stand in checkpoints, so that a run resumed in the middle of an epoch reports the whole of
-            it.
     """
 
-    def __init__(self, names: Iterable[str] = (), *, persistent: bool = False) -> None:
+    def __init__(self, names: Iterable[str] = ()) -> None:
         super().__init__()
         self.means = nn.ModuleDict()
-        self.persistent = persistent
         for name in names:
             self._mean(name)
 
@@ -96,7 +93,6 @@ class NamedMeans(nn.Module):
             assert isinstance(mean, MeanPerItem)
             # every rank adds under the same names, so that all of them leave out the same ones
             if mean.count:
-                mean.update(torch.zeros((), device=mean.device), 0)  # torchmetrics warns of sums out of a checkpoint
                 taken[key.replace("__", "/")] = mean.compute()
             mean.reset()
         return taken
@@ -106,11 +102,21 @@ class NamedMeans(nn.Module):
         for mean in self.means.values():
             mean.reset()  # type: ignore[operator]
 
+    def sums(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Sum and count of what this rank added since the last `take`, under each name: for a checkpoint."""
+        means = {name: mean for name, mean in self.means.items() if isinstance(mean, MeanPerItem)}
+        return {name: (mean.total.detach().cpu(), mean.count.cpu()) for name, mean in means.items()}
+
+    def load_sums(self, sums: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Goes on from them: a run that is resumed in the middle of an epoch reports the whole of it."""
+        self.reset()
+        for name, (total, count) in sums.items():
+            self.add(name, total.to(self._mean(name).device), count.to(self._mean(name).device))
+
     def _mean(self, name: str) -> MeanPerItem:
         key = name.replace("/", "__")  # a module's name must hold no dot; a slash would read as a path in checkpoints
         if key not in self.means:
             self.means[key] = MeanPerItem()
-            self.means[key].persistent(self.persistent)  # type: ignore[operator]
         mean = self.means[key]
         assert isinstance(mean, MeanPerItem)
         return mean

@@ -235,7 +235,7 @@ class PPOModule(RLHFModule):
         self._load_models(
             base, reward_models, reference, value_model, adapter, gradient_checkpointing, trust_remote_code
         )
-        self.update_metrics = NamedMeans(_UPDATE_METRICS, persistent=True)
+        self.update_metrics = NamedMeans(_UPDATE_METRICS)
         self.heldout = HeldoutResponses()
         self._loader: RolloutLoader | None = None
         self._prompts: PromptDataset | None = None
@@ -578,6 +578,7 @@ class PPOModule(RLHFModule):
             "kl_coef": self.kl_coef,
             "updates_stopped": self._updates_stopped,
             "rollout_metrics": self._rollout_metrics,
+            "update_metrics": gathered(self.update_metrics.sums()),
             "score_normalizer": None if normalizer is None else normalizer.state_dict(),
         }
 
@@ -588,6 +589,9 @@ class PPOModule(RLHFModule):
         self.kl_coef = saved["kl_coef"]
         self._updates_stopped = saved["updates_stopped"]
         self._rollout_metrics = dict(saved["rollout_metrics"])
+        trainer, sums = self._trainer, saved["update_metrics"]
+        if trainer is not None and len(sums) == trainer.world_size:  # else it stands at an iteration's end
+            self.update_metrics.load_sums(sums[trainer.global_rank])
         if self.score_normalizer is not None and saved["score_normalizer"] is not None:
             self.score_normalizer.load_state_dict(saved["score_normalizer"])
 
