@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from lightning_rlhf.builtins.json_text import array_members, json_fault, parsed_json
-from lightning_rlhf.errors import DataError, RecordError
+from lightning_rlhf.errors import DataError, RecordError, shown
 
 __all__ = ["FILE_FORMATS", "FileFormat", "NumberedRow", "TextUnit", "file_format_of", "num_rows", "read_rows"]
 
@@ -140,13 +140,10 @@ def _json_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
     if not raw.strip():
         return
     try:
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8", "surrogateescape")  # a broken byte spoils its own row only
         if text.lstrip(" \t\n\r")[:1] != "[":
             raise DataError(f"{path} must hold one JSON array of rows, got {type(parsed_json(text)).__name__}.")
         yield from enumerate(array_members(text), start=1)
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: a JSON file must be UTF-8, got the byte 0x{raw[error.start]:02x}.") from None
     except json.JSONDecodeError as error:
         hint = " A file with one row per line is named .jsonl." if error.msg == "Extra data" else ""
         fault = f"{error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}"
@@ -186,7 +183,7 @@ def _csv_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
 
 def _checked_header(cells: list[str], path: Path) -> list[str]:
     if len(set(cells)) != len(cells) or not all(cell.strip() for cell in cells):
-        raise DataError(f"the first line of {path} must name each column once, got {cells}.")
+        raise DataError(f"the first line of {path} must name each column once, got {shown(cells, 200)}.")
     return cells
 
 
@@ -196,7 +193,7 @@ def _parquet_file(stream: IO[bytes], path: Path) -> Any:
 
     try:
         return pq.ParquetFile(stream)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} must be a whole parquet file, got {error}.") from error
 
 
@@ -207,11 +204,22 @@ def _parquet_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
     file = _parquet_file(stream, path)
     try:
         for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH):
-            for row in batch.to_pylist():
+            for row in _python_rows(batch):
                 number += 1
                 yield number, row
     except pa.ArrowException as error:
         raise DataError(f"{path} must be a whole parquet file, got {error} after row {number}.") from error
+
+
+def _python_rows(batch: Any) -> list[Any]:
+    """The rows of a batch; one by one where not all of them can be had, so that the others can."""
+    try:
+        rows: list[Any] = batch.to_pylist()
+    except (ValueError, OverflowError):  # text that is not UTF-8, a time that Python does not have
+        if batch.num_rows == 1:
+            return [RecordError("a row must hold values that Python has (text in UTF-8, times up to the year 9999).")]
+        return [row for place in range(batch.num_rows) for row in _python_rows(batch.slice(place, 1))]
+    return rows
 
 
 def _text_rows(stream: IO[bytes], unit: TextUnit) -> Iterator[NumberedRow]:

@@ -9,6 +9,8 @@ from lightning_rlhf.errors import RecordError, shown
 
 __all__ = ["array_members", "json_fault", "parsed_json"]
 
+_NO_CHARACTER = re.compile("[\ud800-\udfff]")
+"""What stands for a byte that is not UTF-8 in a text that was decoded with `surrogateescape`."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -63,6 +65,8 @@ def _checked(text: str, place: int, *, whole: bool = False) -> tuple[Any, int]:
     """The value that begins at a place, and where it ends."""
     try:
         value, end = (_STRICT.decode(text), len(text)) if whole else _STRICT.raw_decode(text, place)
+        if _NO_CHARACTER.search(text, place, end):
+            raise ValueError("bytes that are not UTF-8")
         if "\\u" in text[place:end]:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:

@@ -94,7 +94,7 @@ def test_a_file_without_rows_is_an_error(tmp_path, content, file_format):
         (b'[\n{"a": 1},\n{"a" 2}]', ":3: the file must be JSON, got expecting ':' delimiter at column 6"),
         (b'{"a": 1}\n{"a": 2}', r"is named \.jsonl"),
         (b'{"a": 1}', "one JSON array of rows, got dict"),
-        (b'[\n"\xff"]', ":2: a JSON file must be UTF-8, got the byte 0xff"),
+        (b"[\n\xff]", ":2: the file must be JSON, got expecting value at column 1"),
         (b'[{"a": 1} {"a": 2}]', ":1: the file must be JSON, got expecting ',' delimiter at column 11"),
         (b'[{"a": 1},]', ":1: the file must be JSON, got expecting value at column 11"),
         (b'[{"a": 1}', ":1: the file must be JSON, got expecting ',' delimiter at column 10"),
@@ -116,13 +116,24 @@ def test_a_bad_member_of_a_json_array_spoils_its_own_row_only(tmp_path):
         b"9" * 5000,
         b'{"a": [{"b": 1}]}',
         b"true",
+        b'"\xff"',
     ]
     rows = rows_of(tmp_path / "a.json", b"\n [ " + b" ,\n".join(members) + b"\t] \n", "json")
-    assert [number for number, _ in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert [number for number, _ in rows] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [row for _, row in rows if not isinstance(row, RecordError)] == [{}, {"a": [{"b": 1}]}, True]
     faults = [str(row).partition(", got ")[2] for _, row in rows if isinstance(row, RecordError)]
     assert faults[:3] == ["NaN is no JSON value.", "an escape is half a surrogate pair.", "the field 'a' twice."]
     assert "digits" in faults[3]
+    assert faults[4] == "bytes that are not UTF-8."
+
+
+def test_a_parquet_row_that_python_cannot_hold_spoils_itself_only(tmp_path):
+    text = pa.array([b"good", b"\xff", b"fine"]).cast(pa.binary()).view(pa.string())
+    times = pa.array([0, 1, 2**62], pa.timestamp("us"))
+    pq.write_table(pa.table({"text": text, "time": times}), tmp_path / "a.parquet")
+    rows = [row for _, row in read_rows(tmp_path / "a.parquet", "parquet")]
+    assert rows[0]["text"] == "good"
+    assert all("must hold values that Python has" in str(row) for row in rows[1:])
 
 
 def test_csv_cells_stay_strings_and_keep_their_lines(tmp_path):
