@@ -167,18 +167,29 @@ def _csv_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
                 header = _checked_header(cells, path)
                 continue
             if len(cells) != len(header):
-                raise RecordError(f"a row must have {len(header)} cells, as the header has, got {len(cells)}.")
+                fault = f"a row must have {len(header)} cells, as the header has, got {len(cells)}"
+                raise RecordError(fault + _over_lines(first, reader.line_num))
             yield first, dict(zip(header, cells, strict=True))
         except StopIteration:
             return
         except csv.Error as error:
             if header is None:
                 raise DataError(f"{path}:{first}: the header must be CSV, got {error}.") from None
-            yield first, RecordError(f"a row must be CSV, got {error}.")
+            if first < reader.line_num and "end of data" in str(error):
+                raise DataError(
+                    f"{path}:{first}: a quote must be closed, got the end of the file, line {reader.line_num}. Close "
+                    "the one that this row opens: what comes after it is read as its text."
+                ) from None
+            yield first, RecordError(f"a row must be CSV, got {error}{_over_lines(first, reader.line_num)}")
         except RecordError as error:
             if header is None:
                 raise DataError(f"{path}:{first}: {error}") from None
             yield first, error
+
+
+def _over_lines(first: int, last: int) -> str:
+    """The end of a message about a row: rows that an open quote has swallowed are named, not lost."""
+    return "." if first >= last else f" in the lines {first} to {last}, which quotes make one row."
 
 
 def _checked_header(cells: list[str], path: Path) -> list[str]:
@@ -215,7 +226,7 @@ def _python_rows(batch: Any) -> list[Any]:
     """The rows of a batch; one by one where not all of them can be had, so that the others can."""
     try:
         rows: list[Any] = batch.to_pylist()
-    except (ValueError, OverflowError):  # text that is not UTF-8, a time that Python does not have
+    except (ValueError, OverflowError, RecursionError):  # text that is not UTF-8, a time that Python does not have
         if batch.num_rows == 1:
             return [RecordError("a row must hold values that Python has (text in UTF-8, times up to the year 9999).")]
         return [row for place in range(batch.num_rows) for row in _python_rows(batch.slice(place, 1))]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lightning_rlhf.errors import RecordError, shown
@@ -11,6 +11,11 @@ __all__ = ["array_members", "json_fault", "parsed_json"]
 
 _NO_CHARACTER = re.compile("[\ud800-\udfff]")
 """What stands for a byte that is not UTF-8 in a text that was decoded with `surrogateescape`."""
+_DEEPEST = 100
+"""Brackets in each other. Python's own limit depends on who calls: one pass would read a row, and another refuse it."""
+_TOO_DEEP = f"more than {_DEEPEST} brackets in each other"
+_FORM = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]|[^\s,:"\[\]{}]+')
+"""Strings, brackets, and what else stands between white space, commas and colons."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -39,7 +44,6 @@ def array_members(text: str) -> Iterator[Any]:
 
     Raises:
         JSONDecodeError: it is no JSON; the members before that place were yielded.
-        ValueError: a member is nested so deeply that its end is not found.
     """
     place = _after_space(text, _after_space(text, 0) + 1)
     closed = text.startswith("]", place)
@@ -65,23 +69,40 @@ def _checked(text: str, place: int, *, whole: bool = False) -> tuple[Any, int]:
     """The value that begins at a place, and where it ends."""
     try:
         value, end = (_STRICT.decode(text), len(text)) if whole else _STRICT.raw_decode(text, place)
+        if _is_too_deep(value, text, place, end):
+            raise RecursionError
         if _NO_CHARACTER.search(text, place, end):
             raise ValueError("bytes that are not UTF-8")
         if "\\u" in text[place:end]:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
-        raise ValueError("too many brackets in each other") from None
+        raise ValueError(_TOO_DEEP) from None
     except UnicodeEncodeError:
         raise ValueError("an escape is half a surrogate pair") from None
     return value, end
 
 
+def _is_too_deep(value: Any, text: str, place: int, end: int) -> bool:
+    if text.count("[", place, end) + text.count("{", place, end) <= _DEEPEST:
+        return False
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [member for whole in level for member in _members(whole)]
+    return any(isinstance(member, dict | list) for member in level)
+
+
+def _members(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
 def _end(text: str, place: int) -> int:
     """Where a value ends whose content is at fault and whose form is not."""
-    try:
-        return _LENIENT.raw_decode(text, place)[1]
-    except RecursionError:
-        raise ValueError("too many brackets in each other") from None
+    depth = 0
+    for match in _FORM.finditer(text, place):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+        if depth <= 0:
+            return match.end()
+    raise json.JSONDecodeError("Expecting ',' delimiter", text, len(text))
 
 
 def _after_space(text: str, place: int) -> int:
@@ -102,4 +123,3 @@ def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _STRICT = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_fields)
-_LENIENT = json.JSONDecoder(parse_int=str, parse_float=str)  # numbers of any length

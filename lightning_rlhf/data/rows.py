@@ -282,8 +282,9 @@ class PromptRows(Tokenization):
             places = end_of_prompt(ids, self.max_prompt_length, self.formatter.tokenizer.bos_token_id)
             ids = [ids[place] for place in places]
         try:
-            stored = json.dumps(columns)
-        except (TypeError, ValueError) as error:
+            stored = json.dumps(columns, ensure_ascii=False)
+            stored.encode()  # half a surrogate pair could not be written anywhere
+        except (TypeError, ValueError, RecursionError) as error:
             raise RecordError(
                 f"the columns of a prompt must hold JSON values (text, numbers, lists, objects), got {error}. Convert "
                 "the column, or leave it out of the file."

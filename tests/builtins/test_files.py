@@ -44,6 +44,20 @@ def test_lines_keep_their_numbers_over_blank_and_broken_ones(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("depth", [99, 100, 101, 900, 5_000])
+def test_how_deep_a_row_may_be_does_not_depend_on_who_reads_it(tmp_path, depth):
+    members = [b"[" * depth + b"]" * depth, b'{"a":' * (depth - 1) + b"[]" + b"}" * (depth - 1)]
+
+    def read(file_format, frames=0):
+        if frames:
+            return read(file_format, frames - 1)
+        content = b"\n".join(members) if file_format == "jsonl" else b"[" + b",".join(members) + b"]"
+        return [not isinstance(row, RecordError) for _, row in rows_of(tmp_path / "a", content, file_format)]
+
+    for file_format in ("jsonl", "json"):
+        assert read(file_format) == read(file_format, 600) == [depth <= 100] * 2
+
+
 def test_brackets_without_end_are_one_bad_row(tmp_path):
     rows = rows_of(tmp_path / "a.jsonl", b"[" * 200_000 + b'\n{"a": 1}\n', "jsonl")
     assert isinstance(rows[0][1], RecordError)
@@ -98,7 +112,7 @@ def test_a_file_without_rows_is_an_error(tmp_path, content, file_format):
         (b'[{"a": 1} {"a": 2}]', ":1: the file must be JSON, got expecting ',' delimiter at column 11"),
         (b'[{"a": 1},]', ":1: the file must be JSON, got expecting value at column 11"),
         (b'[{"a": 1}', ":1: the file must be JSON, got expecting ',' delimiter at column 10"),
-        (b"[" * 200_000, "got too many brackets in each other"),
+        (b"[" * 200_000, "got expecting ',' delimiter"),
         (b"{" * 200_000, "got expecting property name"),
     ],
 )
@@ -149,6 +163,18 @@ def test_csv_cells_stay_strings_and_keep_their_lines(tmp_path):
     assert "2 cells, as the header has, got 1" in faults[0]
     assert "0xff" in faults[1]
     assert "must be CSV" in faults[2]
+
+
+def test_rows_that_an_open_quote_swallows_are_told_of(tmp_path):
+    content = b'prompt,label\n"a,1\nb,2\nc,"3"\nd,4\n"e,5\nf"\n"g,7'
+    rows = rows_of(tmp_path / "a.csv", content, "csv")
+    assert rows[1] == (5, {"prompt": "d", "label": "4"})
+    faults = [str(row) for _, row in rows if isinstance(row, RecordError)]
+    assert "got ',' expected after '\"' in the lines 2 to 4, which quotes make one row." in faults[0]
+    assert "2 cells, as the header has, got 1 in the lines 6 to 7" in faults[1]
+    assert faults[2].endswith("got unexpected end of data.")
+    with pytest.raises(DataError, match=r"a\.csv:8: a quote must be closed, got the end of the file, line 10"):
+        rows_of(tmp_path / "a.csv", content + b"\nh,8\ni,9\n", "csv")
 
 
 def test_a_long_document_fits_into_a_csv_cell(tmp_path):
