@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -28,8 +29,9 @@ __all__ = ["run"]
 
 _NUM_CANDIDATES = 4
 _NUM_JUDGED = 4
-_PRETRAINING_ROUNDS = 11
-_RANKING_ROUNDS = 5
+_PRETRAINING_ROUNDS = 6
+_NUM_RANKED = 3000
+"""Questions whose answers are ranked."""
 _NUM_SHOWN = 8
 
 _DESCRIPTION = """\
@@ -138,14 +140,14 @@ class Demo:
         scores: list[float] = []
         judgements: list[float] = []
         for split, prompts in (("train", corpus.train_prompts), ("heldout", corpus.heldout_prompts)):
-            rows = []
-            for number in range(_RANKING_ROUNDS):
-                purpose = f"demo rankings {split} {number}"
-                answers = respondent.answers(prompts, num_samples=_NUM_CANDIDATES, seed=self.seed, purpose=purpose)
-                for start in range(0, len(answers), _NUM_CANDIDATES):
-                    rows.append(self._ranking(answers[start : start + _NUM_CANDIDATES]))
-                scores += [self.scorer(answer.text) for answer in answers]
-                judgements += [self.judge(answer.text) for answer in answers]
+            chosen = Random(self.seed).sample(prompts, min(_NUM_RANKED, len(prompts)))
+            answers = respondent.answers(
+                chosen, num_samples=_NUM_CANDIDATES, seed=self.seed, purpose=f"demo rankings {split}"
+            )
+            starts = range(0, len(answers), _NUM_CANDIDATES)
+            rows = [self._ranking(answers[start : start + _NUM_CANDIDATES]) for start in starts]
+            scores += [self.scorer(answer.text) for answer in answers]
+            judgements += [self.judge(answer.text) for answer in answers]
             write_lines(self.output / "data" / f"rankings-{split}.jsonl", rows)
         return rank_correlation(scores, judgements)
 
