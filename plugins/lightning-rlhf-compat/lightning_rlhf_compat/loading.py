@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from lightning_rlhf.errors import ConfigError
+from lightning_rlhf.registry import check_importable
 
 __all__ = ["load_function"]
 
@@ -30,6 +31,8 @@ def load_function(path: str) -> Callable[..., Any]:
             f"the path of a reward function must be 'module:name' or 'path/to/file.py:name', got {path!r}. "
             "The name is that of the function in the module or file."
         )
+    if not place.endswith(".py"):
+        check_importable(f"{place}.{name}")
     found: Any = _file_module(Path(place), path) if place.endswith(".py") else _imported(place, path)
     for part in name.split("."):
         if not hasattr(found, part):

@@ -65,3 +65,9 @@ def test_a_file_that_cannot_be_executed_is_refused_with_its_reason_each_time(wri
     for _ in range(2):
         with pytest.raises(ConfigError, match=r"must be importable, got 'rewards.py:reward' \(\w+"):
             load_function(path)
+
+
+@pytest.mark.parametrize("path", ["os:system", "subprocess:check_output", "glob:os.system"])
+def test_what_reaches_into_the_system_is_refused(path):
+    with pytest.raises(ConfigError, match="must not reach into the system"):
+        load_function(path)
