@@ -45,7 +45,7 @@ def test_a_guarantee_says_something_and_names_its_tests(number, text):
     assert not re.sub(r"[\s,.]", "", TEST.sub("", named)), named
 
 
-@pytest.mark.parametrize(("path", "name"), NAMED, ids="::".join)
+@pytest.mark.parametrize(("path", "name"), NAMED, ids=["::".join(test) for test in NAMED])
 def test_a_test_that_is_named_exists(path, name):
     assert (ROOT / path).is_file(), path
     assert name in names_in(path)
