@@ -75,7 +75,8 @@ class ScalarHead(nn.Linear):
     def forward(self, hidden: Tensor) -> Tensor:
         """`(..., H)` to `(...)`."""
         with torch.autocast(hidden.device.type, enabled=False):
-            return F.linear(hidden.float(), self.weight.float(), self.bias.float()).squeeze(-1)
+            scalars = F.linear(hidden.float(), self.weight.float(), self.bias.float())
+        return scalars[..., 0].clone()  # no view: FSDP2 hooks into what a root returns, and warns of one
 
 
 class ScalarModel(nn.Module):

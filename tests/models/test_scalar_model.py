@@ -42,6 +42,9 @@ def trained(load_tiny):
 
 
 class TestHead:
+    def test_its_scalars_are_no_view_which_fsdp2_cannot_hook_into(self):
+        assert not ScalarHead(4)(torch.ones(2, 3, 4))._is_view()
+
     def test_it_starts_as_a_normal_of_variance_one_over_width_plus_one_with_zero_bias(self):
         head = ScalarHead(8191)
         assert float(head.weight.detach().std()) == pytest.approx(1 / math.sqrt(8192), rel=0.03)

@@ -1,8 +1,11 @@
 """Two processes, replicated or sharded, do what one does."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,18 +19,24 @@ STRATEGIES = pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 
 
 def started(folder, scenario, strategy, devices):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), str(folder), scenario, strategy, str(devices)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    """Runs the script; one that hangs is ended with all its processes."""
+    command = [sys.executable, str(SCRIPT), str(folder), scenario, strategy, str(devices)]
+    with (
+        (folder / "said.txt").open("w+") as said,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True) as process,
+    ):
+        try:
+            process.wait(timeout=240)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        said.seek(0)
+        return process.returncode, said.read()
 
 
 def finished(*arguments):
-    outcome = started(*arguments)
-    assert outcome.returncode == 0, outcome.stderr[-3000:]
+    code, said = started(*arguments)
+    assert code == 0, said[-3000:]
 
 
 def trained(folder, strategy, devices):
@@ -122,7 +131,7 @@ def test_a_rank_whose_responses_are_short_waits_for_the_others_and_stops_its_upd
 
 @STRATEGIES
 def test_a_rank_that_fails_ends_the_others(tmp_path, strategy):
-    outcome = started(tmp_path, "failing", strategy, 2)
-    assert outcome.returncode != 0
-    assert "no answer in this rank" in outcome.stderr
+    code, said = started(tmp_path, "failing", strategy, 2)
+    assert code != 0
+    assert "no answer in this rank" in said
     assert not (tmp_path / "model").exists()
