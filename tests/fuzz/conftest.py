@@ -1,5 +1,6 @@
 """Rows of every kind, and what can be wrong with them."""
 
+import copy
 import json
 import random
 from collections.abc import Callable
@@ -214,7 +215,7 @@ class Rows:
             return self._changed_fields(dict(value))
         if isinstance(value, list) and value and rng.random() < 0.8:
             return self._changed_entries(list(value))
-        return rng.choice(STRANGE)
+        return _strange(rng)
 
     def _changed_fields(self, fields: dict[str, Any]) -> dict[str, Any]:
         rng, name = self.rng, self.rng.choice(list(fields))
@@ -223,7 +224,7 @@ class Rows:
             del fields[name]
         elif action == 1:
             fields[rng.choice(["extra", "", "messages", "responses", "stopped", "\x00", "prompt", "x" * 500])] = (
-                rng.choice(STRANGE)
+                _strange(rng)
             )
         elif action == 2:
             fields[rng.choice(["Prompt", " text", name.upper(), f"{name}\u200b"])] = fields.pop(name)
@@ -237,7 +238,7 @@ class Rows:
         if action == 0:
             del entries[place]
         elif action == 1:
-            entries.insert(place, rng.choice(STRANGE))
+            entries.insert(place, _strange(rng))
         elif action == 2:
             entries *= rng.choice([0, 2, 50])
         else:
@@ -253,7 +254,7 @@ class Rows:
     def _twice(self, line: bytes) -> bytes:
         """A field that stands there twice."""
         name = json.dumps(self.rng.choice(list(self.row()))).encode()
-        return b"{%s: %s, %s" % (name, _dumped(self.rng.choice(STRANGE), ascii_only=True), line.lstrip(b" {"))
+        return b"{%s: %s, %s" % (name, _dumped(_strange(self.rng), ascii_only=True), line.lstrip(b" {"))
 
     def _broken(self, line: bytes) -> bytes:
         rng, place = self.rng, self.rng.randrange(len(line) + 1)
@@ -267,6 +268,10 @@ class Rows:
         if action == 3:
             return line + rng.choice([b" ", b"", b","]) + line
         return line[: place // 2] + line[place:]
+
+
+def _strange(rng: random.Random) -> Any:
+    return copy.deepcopy(rng.choice(STRANGE))  # tests change rows
 
 
 def _dumped(value: Any, *, ascii_only: bool) -> bytes:
