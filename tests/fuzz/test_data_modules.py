@@ -69,11 +69,11 @@ def spoilt(tmp_path, rows, kind):
     return write
 
 
-@pytest.mark.parametrize("template", ["plain", "alpaca", "chatml", "human_assistant"])
+@pytest.mark.parametrize("template", ["plain", "chatml"])
 def test_every_row_is_stored_or_counted(spoilt, tokenizer, template):
-    source = spoilt(60)
+    source = spoilt(50)
     for tokenization in tokenizations(source.kind, formatter(tokenizer, template)):
-        check_counts(source, 60, tokenization)
+        check_counts(source, 50, tokenization)
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def num_refused(found):
     return sum(isinstance(outcome, BadRowError) for outcome, _ in found)
 
 
-@pytest.mark.parametrize("number", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [200, pytest.param(10_000, marks=pytest.mark.slow)])
 class TestRows:
     """As many rows come out as went in."""
 
@@ -146,7 +146,7 @@ def _dumped(value):
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-@pytest.mark.parametrize("number", [40, pytest.param(2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [25, pytest.param(2_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet", ".txt"])
 class TestFiles:
     """Files that are broken as a whole: read as far as they say what they hold, or refused by their name."""
