@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from lightning_rlhf.modules import ppo
 from lightning_rlhf.rollout import collection, passes
 
+pytestmark = pytest.mark.long
+
 ASTRAY = 0.1
 
 

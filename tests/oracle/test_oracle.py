@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+pytestmark = pytest.mark.long
+
 FAR, NEAR = 0.4, 0.03
 
 
