@@ -20,7 +20,7 @@ CONFIG = "model:\n  class_path: StandInStage\n  init_args:\n    {model}\ndata:\n
         (["--model=cli_standin.Nope"], "got 'cli_standin.Nope': module 'cli_standin' has no attribute 'Nope'."),
         (
             ["--model.rewards+=lenth"],
-            "reward function must be one of function, length, regex, repetition, stop_token, got",
+            "model.rewards: reward function must be one of ",
         ),
         (
             ["--model.rewards+=length", "--model.rewards.targt=3"],
