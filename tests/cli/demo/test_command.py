@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lightning_rlhf.cli.demo import command, configs
+from lightning_rlhf.cli.demo.corpus import Corpus, read_corpus
 from lightning_rlhf.cli.main import main
 
 
@@ -28,7 +29,9 @@ def hasty(monkeypatch):
     # two steps teach no word that a lexicon knows
     monkeypatch.setattr(command, "sentiment_scorer", lambda: lambda text: len(set(text)) % 7 / 7)
     monkeypatch.setattr(command, "_PRETRAINING_ROUNDS", 1)
-    monkeypatch.setattr(command, "_RANKING_ROUNDS", 1)
+    monkeypatch.setattr(command, "_NUM_RANKED", 60)
+    corpus = read_corpus()
+    monkeypatch.setattr(command, "read_corpus", lambda: Corpus(corpus.train[:200], corpus.heldout[:20]))
     monkeypatch.setattr(command, "_NUM_JUDGED", 1)
 
 
@@ -48,7 +51,7 @@ def test_the_demo_leaves_a_report_its_results_and_a_run_per_stage(hasty, tmp_pat
     page = (output / "report.html").read_text(encoding="utf-8")
     assert page.count("<table>") == 3
     assert "data:image/png;base64," in page
-    assert "http" not in page.split("base64,")[0]  # nothing is loaded from elsewhere
+    assert "://" not in page.split("base64,")[0]  # nothing is loaded from elsewhere
 
 
 def test_a_folder_that_is_in_use_is_refused_and_left_alone(tmp_path, capsys):
