@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Self
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
@@ -34,7 +32,14 @@ from lightning_rlhf.modules.arguments import require_at_least, require_one_of
 from lightning_rlhf.modules.foreign_checkpoints import check_arguments, check_before_loading, saved_arguments
 from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
-from lightning_rlhf.modules.resuming import WholeFileIO, accumulated_gradients, mend_progress, restore_gradients
+from lightning_rlhf.modules.resuming import (
+    WholeFileIO,
+    accumulated_gradients,
+    mend_progress,
+    random_state,
+    restore_gradients,
+    restore_random_state,
+)
 from lightning_rlhf.plugin_system.manager import plugin_manager
 from lightning_rlhf.plugin_system.provenance import (
     check_same_plugins,
@@ -314,7 +319,7 @@ class RLHFModule(L.LightningModule, ABC):
             "stage": self.stage,
             "seed": self.seed,
             "plugins": self.plugins,
-            "random_states": gathered(_random_state()),
+            "random_states": gathered(random_state()),
             "window": window,
             "template": None if self.template_record is None else self.template_record.to_dict(),
         }
@@ -356,7 +361,7 @@ class RLHFModule(L.LightningModule, ABC):
             num_steps = self.trainer.estimated_stepping_batches
             check_schedule(self.lr_schedule, warmup_steps=self.warmup_steps, num_steps=num_steps)
         if self._random_states is not None and len(self._random_states) == self.trainer.world_size:
-            _restore_random_state(self._random_states[self.trainer.global_rank])
+            restore_random_state(self._random_states[self.trainer.global_rank])
         self._random_states = None
         self._restore_window()
 
@@ -411,27 +416,6 @@ def _root(network: nn.Module) -> nn.Module:
 def _decoder_layers(network: nn.Module) -> list[nn.Module]:
     """The repeated blocks of a transformer: the members of its module lists."""
     return [block for module in network.modules() if isinstance(module, nn.ModuleList) for block in module]
-
-
-def _random_state() -> dict[str, Any]:
-    """Every generator's state, in types that `weights_only` loading admits."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
-
-
-def _restore_random_state(state: Mapping[str, Any]) -> None:
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
 def named_rows(places: Sequence[str], most: int = 8) -> str:

@@ -1,10 +1,12 @@
 """What Lightning's checkpoints need so that a resumed run is the run that was not cut off."""
 
+import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
@@ -13,7 +15,14 @@ from torch import Tensor, nn
 
 from lightning_rlhf.files import written_beside
 
-__all__ = ["WholeFileIO", "accumulated_gradients", "mend_progress", "restore_gradients"]
+__all__ = [
+    "WholeFileIO",
+    "accumulated_gradients",
+    "mend_progress",
+    "random_state",
+    "restore_gradients",
+    "restore_random_state",
+]
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -99,3 +108,25 @@ def restore_gradients(gradients: Mapping[str, Tensor], named: Iterable[tuple[str
     for name, weight in named:
         if name in gradients:
             weight.grad = gradients[name].to(weight.device, copy=True)
+
+
+def random_state() -> dict[str, Any]:
+    """Every generator's state, in types that `weights_only` loading admits."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Sets every generator to a state that `random_state` gave."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
