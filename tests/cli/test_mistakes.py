@@ -108,6 +108,7 @@ def test_an_evaluation_of_the_last_checkpoint_needs_one(command, capsys):
     assert not Path("empty").exists()
 
 
+@pytest.mark.long
 def test_the_process_of_a_mistake_exits_with_2(tmp_path):
     words = ["-m", "lightning_rlhf", "fit", "--model=Nothing"]
     ended = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120)

@@ -52,6 +52,7 @@ def assert_installs_passes_its_tests_and_trains(tmp_path, monkeypatch, kind, *wo
     assert f"class_path: lightning_rlhf.registry.{kind}.{component}\n" in config
 
 
+@pytest.mark.long
 def test_a_new_reward_function_installs_passes_its_tests_and_trains(tmp_path, monkeypatch):
     assert_installs_passes_its_tests_and_trains(tmp_path, monkeypatch, "reward_function", "--model.rollout_size=4")
 
