@@ -12,10 +12,12 @@ from torch import Tensor
 __all__ = [
     "DemonstrationBatch",
     "MinibatchIndices",
+    "Prefixes",
     "PromptBatch",
     "PromptDetails",
     "RankingBatch",
     "Rollout",
+    "SharedPrefixBatch",
     "TokenBatch",
 ]
 
@@ -31,6 +33,27 @@ class TokenBatch(NamedTuple):
     attention_mask: Bool[Tensor, "B T"]
     position_ids: Int64[Tensor, "B T"]
     segment_ids: Int64[Tensor, "B T"] | None = None
+
+
+class Prefixes(NamedTuple):
+    """Which rows begin alike, and how far."""
+
+    lengths: Int64[Tensor, " rows"]
+    """Tokens that a row shares with the others of its prefix; fewer than it has."""
+    of_row: Int64[Tensor, " rows"]
+    """Number of a row's prefix, ascending from 0 without gaps."""
+
+
+class SharedPrefixBatch(NamedTuple):
+    """Rows that go on behind a beginning which several of them share.
+
+    `prefixes` are left-padded, `rows` hold what follows them, right-padded, with the positions of the whole row.
+    """
+
+    prefixes: TokenBatch
+    rows: TokenBatch
+    prefix_of_row: Int64[Tensor, " rows"]
+    """Which of the prefixes stands before a row."""
 
 
 class DemonstrationBatch(NamedTuple):
@@ -67,6 +90,8 @@ class RankingBatch(NamedTuple):
     candidate_mask: Bool[Tensor, "B K"]
     num_prompts: Int64[Tensor, ""]
     """Prompts with an ordered pair in the accumulation window over all ranks."""
+    prefixes: Prefixes | None = None
+    """The prompts, which the rows of their candidates share."""
 
 
 class PromptDetails:

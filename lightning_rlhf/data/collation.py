@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_rlhf.batches import DemonstrationBatch, PromptBatch, PromptDetails, RankingBatch, TokenBatch
+from lightning_rlhf.batches import DemonstrationBatch, Prefixes, PromptBatch, PromptDetails, RankingBatch, TokenBatch
 from lightning_rlhf.functional import position_ids
 from lightning_rlhf.records import Message
 
@@ -56,15 +56,17 @@ def collate_rankings(rows: Rows) -> RankingBatch:
                 lengths[index, place] = len(response)
                 sequences.append([*row["prompt_ids"], *response])
     ids, mask = _right_padded(sequences)
+    last_positions, prompt_of_row = mask.sum(-1) - 1, candidates.nonzero()[:, 0]
     return RankingBatch(
         tokens=TokenBatch(ids, mask, position_ids(mask)),
-        last_positions=mask.sum(-1) - 1,
+        last_positions=last_positions,
         response_lengths=lengths,
         ranks=ranks,
         rewards=rewards,
         targets=targets,
         candidate_mask=candidates,
         num_prompts=_total(rows, "num_prompts"),
+        prefixes=Prefixes(last_positions + 1 - lengths[candidates], prompt_of_row),
     )
 
 

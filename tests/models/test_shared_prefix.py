@@ -1,0 +1,110 @@
+import pytest
+import torch
+from transformers import MambaConfig, MambaModel
+
+from lightning_rlhf.batches import Prefixes, SharedPrefixBatch
+from lightning_rlhf.models import LoRA, ScalarModel, add_adapter, enable_gradient_checkpointing
+from lightning_rlhf.models.shared_prefix import shared_prefixes
+
+GROUPS = {
+    (5, 9, 0, 7, 33, 2, 8, 8, 1, 14): [[0], [12, 40, 41, 8, 0], [3, 17]],
+    (21, 22, 23, 24): [[60, 61, 62, 63, 4, 5], [7, 0]],
+    (30, 31, 32, 33, 34, 35, 36, 37): [[9, 9, 9], [9, 9, 8], [11, 0, 12, 13], [50]],
+}
+"""Prompts with their responses: of unequal lengths and numbers, with the id that pads inside, ends alike and not."""
+
+
+@pytest.fixture
+def tokens(make_tokens):
+    return make_tokens([[*prompt, *response] for prompt, responses in GROUPS.items() for response in responses])
+
+
+@pytest.fixture
+def prefixes():
+    owners = [index for index, responses in enumerate(GROUPS.values()) for _ in responses]
+    lengths = [len(prompt) for prompt, responses in GROUPS.items() for _ in responses]
+    return Prefixes(torch.tensor(lengths), torch.tensor(owners))
+
+
+@pytest.fixture
+def passed_tokens(monkeypatch):
+    """How many tokens went through the transformer."""
+    counts = []
+
+    def count(model):
+        model.get_input_embeddings().register_forward_hook(lambda module, args, output: counts.append(args[0].numel()))
+        return counts
+
+    return count
+
+
+def scores_and_gradients(model, tokens, prefixes):
+    model.zero_grad()
+    scores = model.scores(tokens, tokens.attention_mask.sum(-1) - 1, prefixes)
+    weights = torch.linspace(-1.0, 2.0, len(scores))
+    (scores.square() * weights).sum().backward()
+    return scores.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "neox", "opt", "gemma2", "qwen2"])
+class TestExactness:
+    def test_scores_and_gradients_are_those_of_separate_rows(self, architecture, load_tiny, tokens, prefixes):
+        model = ScalarModel.from_language_model(load_tiny(architecture))
+        expected, gradients = scores_and_gradients(model, tokens, None)
+        found, found_gradients = scores_and_gradients(model, tokens, prefixes)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        assert found_gradients.keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(found_gradients[name], gradient, atol=1e-4, rtol=1e-4, msg=name)
+
+    def test_the_shared_tokens_pass_once(self, architecture, load_tiny, tokens, prefixes, passed_tokens):
+        model = ScalarModel.from_language_model(load_tiny(architecture))
+        counts = passed_tokens(model.backbone)
+        scores_and_gradients(model, tokens, prefixes)
+        assert counts == [3 * 10, 9 * 6]
+
+    def test_what_stands_in_one_response_changes_no_other(self, architecture, load_tiny, tokens, prefixes):
+        model = ScalarModel.from_language_model(load_tiny(architecture))
+        before, _ = scores_and_gradients(model, tokens, prefixes)
+        changed = tokens._replace(input_ids=tokens.input_ids.clone())
+        changed.input_ids[1, 11] += 1
+        after, _ = scores_and_gradients(model, changed, prefixes)
+        assert (before != after).nonzero().flatten().tolist() == [1]
+
+
+def test_an_adapter_gets_the_gradients_of_separate_rows(load_tiny, tokens, prefixes):
+    model = ScalarModel.from_language_model(load_tiny("llama"))
+    model.backbone = add_adapter(model.backbone, LoRA(rank=4))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0.0, 0.2)
+    expected, gradients = scores_and_gradients(model, tokens, None)
+    found, found_gradients = scores_and_gradients(model, tokens, prefixes)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert any("lora_A" in name and gradient.any() for name, gradient in gradients.items())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(found_gradients[name], gradient, atol=1e-4, rtol=1e-4, msg=name)
+
+
+class TestRowsAsTheyAre:
+    def test_rows_stay_apart_where_they_share_little(self, load_tiny, tokens, prefixes):
+        backbone = load_tiny("gpt2").model.base_model
+        alone = Prefixes(prefixes.lengths, torch.arange(len(prefixes.lengths)))
+        assert shared_prefixes(backbone, tokens, alone) is tokens
+        assert isinstance(shared_prefixes(backbone, tokens, prefixes), SharedPrefixBatch)
+
+    def test_rows_stay_apart_where_one_of_them_shares_nothing(self, load_tiny, tokens, prefixes):
+        lengths = prefixes.lengths.clone()
+        lengths[3:5] = 0
+        backbone = load_tiny("gpt2").model.base_model
+        assert shared_prefixes(backbone, tokens, prefixes._replace(lengths=lengths)) is tokens
+
+    def test_rows_stay_apart_where_activations_are_recomputed(self, load_tiny, tokens, prefixes):
+        backbone = load_tiny("llama").model.base_model
+        enable_gradient_checkpointing(backbone)
+        assert shared_prefixes(backbone, tokens, prefixes) is tokens
+
+    def test_rows_stay_apart_in_an_architecture_that_carries_a_state(self, tokens, prefixes):
+        mamba = MambaModel(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4))
+        assert shared_prefixes(mamba, tokens, prefixes) is tokens
