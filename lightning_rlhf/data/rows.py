@@ -5,12 +5,11 @@ Each tokenization is called with a record and yields its rows; it raises `Record
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from datasets import Features, List, Value
 
 from lightning_rlhf.data.tokenization import Encoded, PromptFormatter
 from lightning_rlhf.data.truncation import end_of_prompt, prompt_room
@@ -29,7 +28,7 @@ _READERS = {
     Ranking: "RankingData",
     Prompt: "PromptData",
 }
-_IDS = List(Value("int32"))
+_IDS = "int32[]"
 
 
 @dataclass
@@ -53,7 +52,8 @@ class Tally:
 class Tokenization:
     """How records of a kind become rows."""
 
-    features: ClassVar[Features]
+    features: ClassVar[Mapping[str, str]]
+    """The type of each column as Arrow names it, `[]` for a list of them."""
     count_names: ClassVar[tuple[str, ...]] = ()
     """Integer columns that are summed over an accumulation window and handed out with each batch."""
 
@@ -97,15 +97,13 @@ class DemonstrationRows(Tokenization):
 
     subject: ClassVar[str] = "DemonstrationData"
     kinds: ClassVar[str] = "demonstrations or texts"
-    features: ClassVar[Features] = Features(
-        {
-            "input_ids": _IDS,
-            "supervised": List(Value("bool")),
-            "lengths": _IDS,
-            "num_targets": Value("int64"),
-            "num_tokens": Value("int64"),
-        }
-    )
+    features: ClassVar[Mapping[str, str]] = {
+        "input_ids": _IDS,
+        "supervised": "bool[]",
+        "lengths": _IDS,
+        "num_targets": "int64",
+        "num_tokens": "int64",
+    }
     count_names: ClassVar[tuple[str, ...]] = ("num_targets", "num_tokens")
 
     def rows(self, record: Record, tally: Tally) -> Iterator[Row]:
@@ -170,17 +168,15 @@ class RankingRows(Tokenization):
 
     subject: ClassVar[str] = "RankingData"
     kinds: ClassVar[str] = "rankings"
-    features: ClassVar[Features] = Features(
-        {
-            "prompt_ids": _IDS,
-            "responses": List(_IDS),
-            "ranks": List(Value("int64")),
-            "rewards": List(Value("float64")),
-            "targets": List(Value("float64")),
-            "candidates": List(Value("bool")),
-            "num_prompts": Value("int64"),
-        }
-    )
+    features: ClassVar[Mapping[str, str]] = {
+        "prompt_ids": _IDS,
+        "responses": "int32[][]",
+        "ranks": "int64[]",
+        "rewards": "float64[]",
+        "targets": "float64[]",
+        "candidates": "bool[]",
+        "num_prompts": "int64",
+    }
     count_names: ClassVar[tuple[str, ...]] = ("num_prompts",)
 
     def rows(self, record: Record, tally: Tally) -> Iterator[Row]:
@@ -267,9 +263,12 @@ class PromptRows(Tokenization):
 
     subject: ClassVar[str] = "prompts"
     kinds: ClassVar[str] = "prompts, demonstrations or rankings"
-    features: ClassVar[Features] = Features(
-        {"prompt_ids": _IDS, "text": Value("string"), "messages": Value("string"), "columns": Value("string")}
-    )
+    features: ClassVar[Mapping[str, str]] = {
+        "prompt_ids": _IDS,
+        "text": "string",
+        "messages": "string",
+        "columns": "string",
+    }
 
     def rows(self, record: Record, tally: Tally) -> Iterator[Row]:
         """One row."""

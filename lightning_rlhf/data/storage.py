@@ -1,19 +1,19 @@
-"""Tokenized rows in the `datasets` library's Arrow files: mapped into memory, which does not grow with them."""
+"""Tokenized rows on disk: mapped into memory, which does not grow with them."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import datasets
 import numpy as np
-from datasets import Features, List, Value
-from datasets.arrow_writer import ArrowWriter
+from huggingface_hub.constants import HF_HOME
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lightning_rlhf.data.arrow_file import ArrowFile, write_arrow_file
 from lightning_rlhf.data.rows import Row, Tally, Tokenization
 from lightning_rlhf.errors import BadRowError, RecordError
 from lightning_rlhf.files import clear_storage_errors
@@ -24,7 +24,7 @@ __all__ = ["OnBadRow", "StoredRows", "cache_folder", "source_name", "store_rows"
 
 OnBadRow = Literal["error", "skip"]
 
-_ROWS_PER_WRITE = 256
+_FILE = "rows.arrow"
 _SECONDS_BEFORE_BAR = 2.0
 _PLACES = "places"
 """Column with the file and line of each record that is in a row: several where rows are packed."""
@@ -39,7 +39,7 @@ class StoredRows:
 
     def __init__(self, folder: Path) -> None:
         self.tally = Tally(**json.loads((folder / "tally.json").read_text(encoding="utf-8")))
-        self._dataset = datasets.Dataset.from_file(str(folder / "rows.arrow")) if self.tally.num_rows else None
+        self._file = ArrowFile(folder / _FILE) if self.tally.num_rows else None
 
     def __len__(self) -> int:
         return self.tally.num_rows
@@ -49,10 +49,9 @@ class StoredRows:
 
     def __getitems__(self, positions: Sequence[int]) -> list[Row]:
         """Several rows at once: what torch's DataLoader asks for."""
-        if self._dataset is None:
+        if self._file is None:
             raise IndexError("no rows were stored")
-        rows: list[Row] = self._dataset.__getitems__(list(positions))
-        return rows
+        return self._file.rows(positions)
 
     def places(self, positions: Sequence[int]) -> list[str]:
         """File and line of each of these rows, or of the records that are packed in it."""
@@ -60,14 +59,12 @@ class StoredRows:
 
     def counts(self, name: str) -> NDArray[np.int64]:
         """A column of numbers, one per row."""
-        if self._dataset is None:
-            return np.zeros(0, dtype=np.int64)
-        return np.asarray(self._dataset.data.column(name).to_numpy(), dtype=np.int64)
+        return np.zeros(0, dtype=np.int64) if self._file is None else self._file.numbers(name)
 
 
 def cache_folder() -> Path:
     """Where tokenized rows lie while a run needs them: beside what the `datasets` library caches."""
-    return Path(datasets.config.HF_DATASETS_CACHE) / "lightning_rlhf"
+    return Path(os.environ.get("HF_DATASETS_CACHE", Path(HF_HOME) / "datasets")) / "lightning_rlhf"
 
 
 def source_name(source: DataSource) -> str:
@@ -102,18 +99,16 @@ def store_rows(
     """
     tally = Tally()
     rows = arrange(tokenized_rows(source, split, tokenization, on_bad_row, tally))
-    features = Features({**tokenization.features, _PLACES: List(Value("string"))})
+
+    def counted() -> Iterator[Row]:
+        for row in rows:
+            tally.num_rows += 1
+            tally.longest = max(tally.longest, tokenization.length(row))
+            yield row
+
     with clear_storage_errors(folder):
         folder.mkdir(parents=True)
-        with ArrowWriter(
-            path=str(folder / "rows.arrow"), features=features, writer_batch_size=_ROWS_PER_WRITE
-        ) as writer:
-            for row in rows:
-                writer.write(row)
-                tally.num_rows += 1
-                tally.longest = max(tally.longest, tokenization.length(row))
-            if tally.num_rows:
-                writer.finalize()
+        write_arrow_file(folder / _FILE, {**tokenization.features, _PLACES: "string[]"}, counted())
         (folder / "tally.json").write_text(json.dumps(asdict(tally)), encoding="utf-8")
     return tally
 
