@@ -3,11 +3,11 @@
 import random
 from typing import Any
 
+import material
 import torch
 import torch.nn.functional as F
 from transformers import GPT2LMHeadModel
 
-import material
 from contestants.counting import Counts
 
 

@@ -7,12 +7,21 @@ from transformers import TrainerCallback
 from contestants.counting import Counts
 
 
-def common_settings(spec: dict[str, Any]) -> dict[str, Any]:
-    """The best that they have for this machine: no recomputation, no bf16 that it would have to imitate, no logging."""
+def common_settings(spec: dict[str, Any], rows_per_step: int) -> dict[str, Any]:
+    """The best that they have for this machine: no recomputation, no bf16 that it would have to imitate, no logging.
+
+    Args:
+        spec: the row's; `micro_batch` limits the rows of a forward pass, in so many equal parts of a step as it takes.
+        rows_per_step: rows of the trainer that one optimizer step sees.
+    """
+    most = spec.get("micro_batch", rows_per_step)
+    sizes = (size for size in range(rows_per_step, 0, -1) if rows_per_step % size == 0 and size <= most)
+    micro_batch = next(sizes)
     return {
         "output_dir": "trl",
         "use_cpu": True,
-        "per_device_train_batch_size": spec["batch_size"],
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": rows_per_step // micro_batch,
         "num_train_epochs": 1000,
         "learning_rate": spec["learning_rate"],
         "lr_scheduler_type": "constant",

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+import material
 import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, GPT2LMHeadModel
 from trl import SFTConfig, SFTTrainer
 
-import material
 from contestants.counting import Counts
 from contestants.trl_pace import StepPace, common_settings
 
@@ -17,7 +17,9 @@ def run(spec: dict[str, Any], pace: Any) -> None:
     rows = [{"prompt": row["prompt"], "completion": row["response"]} for row in material.read_rows(spec["data"])]
     trainer = CountingTrainer(
         GPT2LMHeadModel.from_pretrained(spec["model"], dtype=torch.float32),
-        args=SFTConfig(**common_settings(spec), max_length=spec["max_length"], packing=spec["packing"]),
+        args=SFTConfig(
+            **common_settings(spec, spec["batch_size"]), max_length=spec["max_length"], packing=spec["packing"]
+        ),
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(spec["model"]),
     )
