@@ -67,10 +67,12 @@ class RLHFCLI(LightningCLI):
     def __init__(self, argv: list[str]) -> None:
         self._directory: RunDirectory | None = None
         self._predictions = PredictionWriter()
+        self._command = argv[0] if argv else None
         model_class, data_class = base_classes()
         lines = header()
         parser_kwargs: dict[str, Any] = {"prog": "lightning-rlhf", "allow_abbrev": False, "dump_header": lines}
-        for name, description in _DESCRIPTIONS.items():
+        for name in self.subcommands():
+            description = _DESCRIPTIONS[name]
             usage = f"lightning-rlhf {name} [--config FILE] [--name value ...]"
             parser_kwargs[name] = {"description": description, "usage": usage, "dump_header": lines}
         super().__init__(
@@ -88,6 +90,11 @@ class RLHFCLI(LightningCLI):
         )
 
     # Parsing
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command of this process alone, if it is one: to set the others' many arguments up takes its time."""
+        commands = super().subcommands()
+        return {name: skipped for name, skipped in commands.items() if name == self._command} or commands
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)

@@ -7,18 +7,21 @@ trained.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lightning_rlhf.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:  # it takes half a second to import, which only runs with adapters have to spend
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
 __all__ = [
     "LoRA",
@@ -88,6 +91,8 @@ def add_adapter(
     Raises:
         ConfigError: no layer of the model has one of the names in `target_modules`.
     """
+    from peft import inject_adapter_in_model
+
     if getattr(model, _FINGERPRINT, None) is None:
         setattr(model, _FINGERPRINT, base_fingerprint(model))
     before = cast("dict[str, LoraConfig]", model.__dict__.pop("peft_config", {}))
@@ -149,7 +154,7 @@ def active_adapter(model: nn.Module) -> str | None:
     return None
 
 
-def adapter_config(model: PreTrainedModel, name: str) -> LoraConfig:
+def adapter_config(model: PreTrainedModel, name: str) -> "LoraConfig":
     """Settings, as peft keeps them, of an adapter that the model holds."""
     return cast("dict[str, LoraConfig]", model.peft_config)[name]
 
@@ -196,7 +201,7 @@ def merged_state_dict(model: PreTrainedModel) -> dict[str, Tensor]:
     The model itself is not touched: adding and subtracting an update would leave rounding errors in training.
     """
     name = active_adapter(model)
-    layers = {key: module for key, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    layers = dict(_named_layers(model))
     merged: dict[str, Tensor] = {}
     for key, tensor in _tensors(model):
         if _adapter_of(key) is not None:
@@ -248,7 +253,9 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield dot + name, buffer
 
 
-def _lora_config(model: PreTrainedModel, settings: LoRA | LoraConfig) -> LoraConfig:
+def _lora_config(model: PreTrainedModel, settings: "LoRA | LoraConfig") -> "LoraConfig":
+    from peft import LoraConfig
+
     if isinstance(settings, LoraConfig):
         return settings
     # peft warns about Conv1D, GPT-2's transposed linear layer, unless it is told
@@ -268,12 +275,17 @@ def _lora_config(model: PreTrainedModel, settings: LoRA | LoraConfig) -> LoraCon
     )
 
 
-def _named_layers(model: nn.Module) -> Iterable[tuple[str, BaseTunerLayer]]:
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+def _named_layers(model: nn.Module) -> "list[tuple[str, BaseTunerLayer]]":
+    return [(name, module) for name, module in model.named_modules() if _is_adapted(module)]
 
 
-def _adapter_layers(model: nn.Module) -> list[BaseTunerLayer]:
+def _adapter_layers(model: nn.Module) -> "list[BaseTunerLayer]":
     return [layer for _, layer in _named_layers(model)]
+
+
+def _is_adapted(module: nn.Module) -> "TypeGuard[BaseTunerLayer]":
+    tuners = sys.modules.get("peft.tuners.tuners_utils")  # while peft is not loaded, no layer can be one of its
+    return tuners is not None and isinstance(module, tuners.BaseTunerLayer)
 
 
 def _adapter_of(key: str) -> str | None:
@@ -287,4 +299,4 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    return cast(nn.Module, module.base_layer) if isinstance(module, BaseTunerLayer) else module
+    return module.get_base_layer() if _is_adapted(module) else module

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
@@ -30,6 +29,9 @@ from lightning_rlhf.models.model_files import read_adapter_config, read_config, 
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_metadata, read_recorded_template
 from lightning_rlhf.models.shared_prefix import call_behind_prefixes, shared_prefixes
 from lightning_rlhf.models.transformer_call import call_transformer
+
+if TYPE_CHECKING:  # slow to import, and needed with adapters only
+    from peft import LoraConfig
 
 __all__ = ["AdapterFiles", "LoadedScalarModel", "ScalarHead", "ScalarModel", "sequence_classification_shell"]
 
@@ -241,5 +243,7 @@ def _read_adapter(name: str) -> AdapterFiles | None:
             for file in ("adapter_config.json", "adapter_model.safetensors")
         ]
         settings = read_adapter_config(str(Path(cast(str, files[0])).parent), cast(str, files[0]))
+        from peft import LoraConfig
+
         config = LoraConfig.from_peft_type(**settings)  # type: ignore[no-untyped-call]
         return AdapterFiles(config, load_file(cast(str, files[1])), str(fingerprint))
