@@ -5,8 +5,8 @@ reference, value model and reward model are four models; fp32, AdamW without cli
 temperature 1, clip ranges 0.2, lambda 0.95, no dropout, and one optimizer step per minibatch.
 
 What differs: TRL's gradient checkpointing and bf16, both on by default, the completions that it prints and its penalty
-for a missing EOS are off. With `gradient_accumulation_steps` it would step once per epoch only, so that its device batch
-is the whole rollout, cut by `num_mini_batches`. TRL and the plain loop keep the log-probabilities of sampling.
+for a missing EOS are off. With `gradient_accumulation_steps` it would step once per epoch only, so that its device
+batch is the whole rollout, cut by `num_mini_batches`. TRL and the plain loop keep the log-probabilities of sampling.
 
 - `ppo-equal`: no response can stop, so that all do the same work; the plain loop knows nothing of masks and stops.
 - `ppo-real`: Stories260k where LIGHTNING_RLHF_REAL_DATA names the data folder, with beginnings of real stories and a
