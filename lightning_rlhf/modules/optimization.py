@@ -44,7 +44,7 @@ def adamw(groups: Iterable[Mapping[str, Any]], *, weight_decay: float, scales_gr
     fused = not scales_gradients and all(_has_fused_step(parameter) for parameter in members)
     optimizer = AdamW(parts, fused=True) if fused else AdamW(parts)
     # Lightning refuses to clip for an optimizer that says this, also where nothing is scaled
-    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    optimizer._step_supports_amp_scaling = False
     return optimizer
 
 
