@@ -165,7 +165,7 @@ class SharedActorCritic(ActorCritic):
 
     def values(self, tokens: TokenBatch, keep: Tensor) -> Tensor:
         """Values `(N,)` in fp32."""
-        values: Tensor = self.value_head(self.policy(tokens, None).hidden[keep])
+        values: Tensor = self.value_head(self.policy(tokens, keep, project=False).hidden)
         return values
 
     def policy_parameters(self) -> list[nn.Parameter]:
@@ -199,8 +199,8 @@ class AdapterActorCritic(ActorCritic):
     def values(self, tokens: TokenBatch, keep: Tensor) -> Tensor:
         """Values `(N,)` in fp32."""
         with using_adapter(self.policy, VALUE):
-            hidden = self.policy(tokens, None).hidden
-        values: Tensor = self.value_head(hidden[keep])
+            hidden = self.policy(tokens, keep, project=False).hidden
+        values: Tensor = self.value_head(hidden)
         return values
 
     def policy_parameters(self) -> list[nn.Parameter]:

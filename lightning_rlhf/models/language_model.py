@@ -1,5 +1,6 @@
 """A causal language model that projects to the vocabulary only what a loss reads."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from transformers import PreTrainedModel
 from lightning_rlhf.batches import TokenBatch
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models.adapters import output_layer
+from lightning_rlhf.models.length_chunks import RowChunk, in_row_order, row_chunks
 from lightning_rlhf.models.transformer_call import call_transformer
 
 __all__ = ["LanguageModel", "LanguageModelOutput"]
@@ -19,7 +21,7 @@ class LanguageModelOutput(NamedTuple):
     logits: Tensor
     """`(N, V)`; `(0, V)` when nothing was to be projected."""
     hidden: Tensor
-    """What the output layer was fed with: `(N, H)`, or `(B, T, H)` when nothing was to be projected."""
+    """What the output layer is fed with: `(N, H)`, or `(B, T, H)` when no positions were given."""
 
 
 class LanguageModel(nn.Module):
@@ -38,6 +40,8 @@ class LanguageModel(nn.Module):
         if output_layer(model) is None:
             raise ModelError(f"a language model must have an output layer, got {type(model).__name__} without one.")
         self.model = model
+        self.divides_rows = True
+        """Whether rows of unequal length may pass in several calls; hooks may need the batch as it is."""
 
     @property
     def _head(self) -> nn.Module:
@@ -50,29 +54,54 @@ class LanguageModel(nn.Module):
         """Width of the hidden states that the output layer is fed with."""
         return int(cast(nn.Parameter, self._head.weight).shape[1])
 
-    def forward(self, tokens: TokenBatch, keep: Tensor | None = None) -> LanguageModelOutput:
+    def forward(self, tokens: TokenBatch, keep: Tensor | None = None, *, project: bool = True) -> LanguageModelOutput:
         """Logits and hidden states at the kept positions; nothing is shifted.
+
+        Rows of very unequal length pass through the transformer in several calls, so that little of it is padding; the
+        output layer gets all kept positions at once.
 
         Args:
             tokens: `(B, T)` rows, padded on either side or packed.
-            keep: bool `(B, T)`, True at the N positions to project; None: no logits, hidden states everywhere.
+            keep: bool `(B, T)`, True at the N positions to read; None: no logits, hidden states everywhere.
+            project: False: no logits.
         """
-        captured: list[Tensor] = []
+        states: list[Tensor] = []
+        if keep is None:
 
-        def narrow(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            hidden = args[0]
-            captured.append(hidden if keep is None else hidden[keep])
-            projected = hidden.flatten(0, 1)[:0] if keep is None else captured[0]
-            return (projected, *args[1:])
+            def read_all(hidden: Tensor) -> Tensor:
+                states.append(hidden)
+                return hidden.flatten(0, 1)[:0]
+
+            return LanguageModelOutput(self._call(tokens, read_all), states[0])
+        chunks = row_chunks(self.model, tokens) if self.divides_rows else [RowChunk(tokens)]
+
+        def read(hidden: Tensor) -> Tensor:
+            states.append(hidden[chunks[len(states)].of(keep)])
+            if len(states) < len(chunks):
+                return states[-1][:0]
+            states[:] = [in_row_order(states, chunks, keep)]
+            return states[0] if project else states[0][:0]
+
+        logits = [self._call(chunk.tokens, read) for chunk in chunks][-1]
+        return LanguageModelOutput(logits, states[0])
+
+    def _call(self, tokens: TokenBatch, narrow: Callable[[Tensor], Tensor]) -> Tensor:
+        """The model's logits of what `narrow` makes of the hidden states `(B, T, H)`."""
+        is_called = False
+
+        def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            nonlocal is_called
+            is_called = True
+            return (narrow(args[0]), *args[1:])
 
         # a hook for the length of one call: at rest the model is untouched, and generation sees nothing of it
-        handle = self._head.register_forward_pre_hook(narrow)
+        handle = self._head.register_forward_pre_hook(before)
         try:
-            logits = call_transformer(self.model, tokens).logits
+            logits: Tensor = call_transformer(self.model, tokens).logits
         finally:
             handle.remove()
-        if not captured:
+        if not is_called:
             raise ModelError(
                 f"{type(self.model).__name__} must call its output layer as a module, got a model that does not."
             )
-        return LanguageModelOutput(logits, captured[0])
+        return logits

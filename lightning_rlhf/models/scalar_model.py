@@ -24,6 +24,7 @@ from transformers.utils.hub import cached_file
 from lightning_rlhf.batches import Prefixes, SharedPrefixBatch, TokenBatch
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models.dropout import disable_dropout
+from lightning_rlhf.models.length_chunks import in_row_order, row_chunks
 from lightning_rlhf.models.loading import LoadedModel, reading, resolve_reward_model, train_every_embedding
 from lightning_rlhf.models.model_files import read_adapter_config, read_config, require_whole_model
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_metadata, read_recorded_template
@@ -170,9 +171,15 @@ class ScalarModel(nn.Module):
         """
         if isinstance(tokens, SharedPrefixBatch):
             hidden: Tensor = call_behind_prefixes(self.backbone, tokens).last_hidden_state
-        else:
+            hidden = hidden if keep is None else hidden[keep]
+        elif keep is None:
             hidden = call_transformer(self.backbone, tokens).last_hidden_state
-        scalars: Tensor = self.head(hidden if keep is None else hidden[keep])
+        else:
+            chunks = row_chunks(self.backbone, tokens)
+            states = (call_transformer(self.backbone, chunk.tokens).last_hidden_state for chunk in chunks)
+            kept = [hidden[chunk.of(keep)] for hidden, chunk in zip(states, chunks, strict=True)]
+            hidden = in_row_order(kept, chunks, keep)
+        scalars: Tensor = self.head(hidden)
         return scalars
 
     def scores(self, tokens: TokenBatch, last_positions: Tensor, prefixes: Prefixes | None = None) -> Tensor:

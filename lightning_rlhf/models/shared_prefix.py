@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
 from lightning_rlhf.batches import Prefixes, SharedPrefixBatch, TokenBatch
 
@@ -82,7 +81,7 @@ def call_behind_prefixes(model: PreTrainedModel, batch: SharedPrefixBatch) -> An
         past_key_values=DynamicCache(),
         use_cache=True,
     ).past_key_values
-    for layer in cast(list[DynamicLayer], cache.layers):
+    for layer in cast(list[Any], cache.layers):
         # not the cache's own method: the backward pass of its indexing adds up one number after the other
         layer.keys, layer.values = (part.index_select(0, owners) for part in (layer.keys, layer.values))
     return model(

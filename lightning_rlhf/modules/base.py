@@ -293,7 +293,8 @@ class RLHFModule(L.LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One AdamW with the stage's parameter groups and a schedule that is stepped with it."""
-        optimizer = adamw(self.parameter_groups(), weight_decay=self.weight_decay)
+        scales_gradients = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        optimizer = adamw(self.parameter_groups(), weight_decay=self.weight_decay, scales_gradients=scales_gradients)
         scheduler = learning_rate_schedule(
             optimizer,
             self.lr_schedule,

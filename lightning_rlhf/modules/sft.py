@@ -97,6 +97,7 @@ class SFTModule(RLHFModule):
         self._noise_scale: Tensor | None = None
         self.train()  # loaded models are in eval mode; here dropout is as the base has it
         if neftune_alpha:
+            self.model.divides_rows = False  # the noise is made for the batch as it is
             self.model.model.get_input_embeddings().register_forward_hook(self._add_noise)
 
     def networks(self) -> Iterable[nn.Module]:

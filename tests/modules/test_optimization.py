@@ -2,9 +2,11 @@
 
 import math
 
+import lightning as L
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.modules.kl_controllers import AdaptiveKL, FixedKL
@@ -55,6 +57,43 @@ def test_vectors_are_not_decayed_and_frozen_weights_are_left_out():
         ("policy", 0.3, 1),
         ("policy/no_decay", 0.0, 3),
     ]
+
+
+def test_the_step_is_fused_unless_gradients_are_scaled():
+    model = nn.Linear(2, 3)
+    groups = [{"params": list(model.parameters()), "lr": 0.1, "name": "policy"}]
+    assert adamw(groups, weight_decay=0.0).defaults["fused"]
+    assert not adamw(groups, weight_decay=0.0, scales_gradients=True).defaults["fused"]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_the_trainer_clips_gradients_before_a_fused_step(precision):
+    class Steep(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 1)
+
+        def training_step(self, batch, batch_idx):
+            return 1e4 * self.layer(batch).sum()
+
+        def on_before_optimizer_step(self, optimizer):
+            self.norm = nn.utils.get_total_norm([p.grad for p in self.parameters()])
+
+        def configure_optimizers(self):
+            return adamw([{"params": self.parameters(), "lr": 0.1, "name": "all"}], weight_decay=0.0)
+
+        def configure_gradient_clipping(self, optimizer, **options):
+            super().configure_gradient_clipping(optimizer, **options)
+            self.clipped = nn.utils.get_total_norm([p.grad for p in self.parameters()])
+
+    module = Steep()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = L.Trainer(
+        max_steps=1, gradient_clip_val=1.0, precision=precision, accelerator="cpu", enable_model_summary=False, **quiet
+    )
+    trainer.fit(module, DataLoader(torch.ones(1, 4)))
+    assert module.norm > 1e3
+    assert float(module.clipped) == pytest.approx(1.0, abs=0.02)
 
 
 def test_the_adaptive_coefficient_is_clipped_to_a_fifth_and_scaled_by_the_sequences():
