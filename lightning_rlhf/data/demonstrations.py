@@ -31,6 +31,8 @@ class DemonstrationData(RLHFData):
         on_bad_row: error stops at the first bad row, skip leaves bad rows out and counts them.
         packing: put several rows after each other into one of max_length; they do not see each other.
         supervise: learn all assistant turns of a dialogue, or the last one only.
+        group_by_length: put rows of similar length into the same batch, which spares padding; who shares a batch is
+            then less a matter of chance.
         num_workers: processes that load batches ahead; 0 loads in the main process.
     """
 
@@ -43,6 +45,7 @@ class DemonstrationData(RLHFData):
         on_bad_row: OnBadRow = "error",
         packing: bool = False,
         supervise: Supervise = "all",
+        group_by_length: bool = False,
         num_workers: int = 0,
     ) -> None:
         super().__init__(
@@ -55,7 +58,10 @@ class DemonstrationData(RLHFData):
         )
         if supervise not in ("all", "last"):
             raise ConfigError(f"supervise must be all or last, got {supervise!r}.")
+        if packing and group_by_length:
+            raise ConfigError("group_by_length must be false with packing, got true: packed rows are of one length.")
         self.packing = packing
+        self.group_by_length = group_by_length
         self.supervise: Supervise = supervise
         self._collate = collate_packed if packing else collate_demonstrations
 
@@ -73,7 +79,8 @@ class DemonstrationData(RLHFData):
 
     def train_dataloader(self) -> WindowLoader:
         """Shuffled batches with the denominators of their accumulation window."""
-        return self.training_loader(self._rows("train"), self.tokenization, self._collate)
+        group_by = "num_tokens" if self.group_by_length else None
+        return self.training_loader(self._rows("train"), self.tokenization, self._collate, group_by=group_by)
 
     def val_dataloader(self) -> BatchLoader:
         """The validation split in its order."""

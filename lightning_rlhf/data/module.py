@@ -174,9 +174,20 @@ class RLHFData(L.LightningDataModule, ABC):
         return self._stored[label]
 
     def training_loader(
-        self, rows: StoredRows, tokenization: Tokenization, collate: Callable[[Sequence[Any]], Any]
+        self,
+        rows: StoredRows,
+        tokenization: Tokenization,
+        collate: Callable[[Sequence[Any]], Any],
+        *,
+        group_by: str | None = None,
     ) -> WindowLoader:
         """The shuffled loader of a training split.
+
+        Args:
+            rows: the split.
+            tokenization: what made its rows.
+            collate: rows to a batch.
+            group_by: column of numbers by which rows are put into batches of their like; None: by chance.
 
         Raises:
             DataError: there is no row.
@@ -191,6 +202,7 @@ class RLHFData(L.LightningDataModule, ABC):
             rank=rank,
             num_ranks=num_ranks,
             shuffle=not trainer.overfit_batches,  # type: ignore[attr-defined]
+            lengths=None if group_by is None else rows.counts(group_by),
         )
         return WindowLoader(
             rows,

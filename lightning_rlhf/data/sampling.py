@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EpochSampler", "heldout_batches", "row_order"]
+__all__ = ["EpochSampler", "grouped_order", "heldout_batches", "row_order"]
 
 
 @lru_cache(maxsize=4)
@@ -24,6 +24,31 @@ def row_order(seed: int, purpose: str, epoch: int, num_rows: int) -> NDArray[np.
     return order
 
 
+_BATCHES_PER_GROUP = 50
+"""Rows are sorted among so many batches' worth: little padding is left, and who meets whom stays mostly chance."""
+
+
+def grouped_order(
+    order: NDArray[np.int64], lengths: NDArray[np.int64], batch_size: int, batch_order: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Puts rows of similar length into the same batch: the order is sorted piece by piece, then its batches are mixed.
+
+    Args:
+        order: a random order of all rows.
+        lengths: tokens of each row.
+        batch_size: rows of a batch over all ranks.
+        batch_order: a random order of the whole batches; rows that fill none stay last.
+
+    >>> grouped_order(np.arange(5), np.array([9, 1, 8, 2, 7]), 2, np.array([1, 0])).tolist()
+    [4, 2, 1, 3, 0]
+    """
+    size = batch_size * _BATCHES_PER_GROUP
+    pieces = [order[start : start + size] for start in range(0, len(order), size)]
+    in_pieces = np.concatenate([piece[np.argsort(lengths[piece], kind="stable")] for piece in pieces])
+    whole = len(batch_order) * batch_size
+    return np.concatenate([in_pieces[:whole].reshape(-1, batch_size)[batch_order].ravel(), in_pieces[whole:]])
+
+
 class EpochSampler:
     """Training batches of one rank, equally many on every rank.
 
@@ -37,10 +62,20 @@ class EpochSampler:
         rank: this rank.
         num_ranks: ranks that see different rows.
         shuffle: False keeps the split's own order in every epoch.
+        lengths: tokens of each row, to shuffle so that rows of similar length share a batch; None: length plays no
+            part.
     """
 
     def __init__(
-        self, num_rows: int, batch_size: int, *, seed: int, rank: int = 0, num_ranks: int = 1, shuffle: bool = True
+        self,
+        num_rows: int,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+        shuffle: bool = True,
+        lengths: NDArray[np.int64] | None = None,
     ) -> None:
         self.num_rows = num_rows
         self.batch_size = batch_size
@@ -48,7 +83,9 @@ class EpochSampler:
         self.rank = rank
         self.num_ranks = num_ranks
         self.shuffle = shuffle
+        self.lengths = lengths
         self.epoch = 0
+        self._grouped: tuple[int, NDArray[np.int64]] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of every epoch."""
@@ -73,14 +110,22 @@ class EpochSampler:
 
     def _dealt(self, start: int, end: int) -> NDArray[np.int64]:
         """`(rows, ranks)`: what each rank gets."""
-        order = (
-            row_order(self.seed, "rows", self.epoch, self.num_rows)
-            if self.shuffle
-            else np.arange(self.num_rows, dtype=np.int64)
-        )
+        order = self._order()
         last = min(end * self.batch_size, self._rows_per_rank)
         places = np.arange(start * self.batch_size * self.num_ranks, last * self.num_ranks) % self.num_rows
         return order[places].reshape(-1, self.num_ranks)
+
+    def _order(self) -> NDArray[np.int64]:
+        if not self.shuffle:
+            return np.arange(self.num_rows, dtype=np.int64)
+        order = row_order(self.seed, "rows", self.epoch, self.num_rows)
+        if self.lengths is None:
+            return order
+        if self._grouped is None or self._grouped[0] != self.epoch:
+            size = self.batch_size * self.num_ranks
+            batch_order = row_order(self.seed, "batches", self.epoch, self.num_rows // size)
+            self._grouped = self.epoch, grouped_order(order, self.lengths, size, batch_order)
+        return self._grouped[1]
 
 
 def heldout_batches(num_rows: int, batch_size: int, *, rank: int = 0, num_ranks: int = 1) -> list[list[int]]:

@@ -370,3 +370,16 @@ def test_a_stream_may_skip_bad_rows_where_training_would_stop(fakes, module, tra
     assert (tally.num_skipped, tally.first_skipped) == (1, "rows:1: it must be good.")
     with pytest.raises(BadRowError):
         list(data.stream("train", Tally()))
+
+
+def test_rows_of_similar_length_share_a_batch_where_that_is_asked_for(demonstration_data, module, trainer):
+    grouped = module()
+    trainer().fit(grouped, datamodule=demonstration_data(train=24, group_by_length=True))
+    lengths = [batch.tokens.attention_mask.sum(-1) for batch in grouped.seen]
+    assert sum(len(batch) for batch in lengths) == 24
+    assert all(batch.max() - batch.min() <= 2 for batch in lengths)  # neighbours differ by a letter of each turn
+
+
+def test_packed_rows_are_not_grouped_by_length(demonstration_data):
+    with pytest.raises(ConfigError, match="group_by_length must be false with packing"):
+        demonstration_data(packing=True, group_by_length=True)

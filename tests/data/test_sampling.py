@@ -56,3 +56,35 @@ def test_held_out_rows_come_up_once_in_equally_many_batches_none_empty(num_rows,
     assert all(batch for part in parts for batch in part)
     assert sorted(row for part in parts for batch in part for row in batch) == list(range(num_rows))
     assert max(len(batch) for part in parts for batch in part) <= batch_size + (num_ranks > 1)
+
+
+class TestGroups:
+    LENGTHS = np.random.default_rng(0).integers(1, 500, 1000)
+
+    def padding(self, batches):
+        return sum(len(rows) * max(self.LENGTHS[rows]) for rows in batches) / self.LENGTHS.sum() - 1
+
+    def test_batches_of_similar_length_hold_every_row_once_and_little_padding(self):
+        grouped = batches_of(EpochSampler(1000, 8, seed=1, lengths=self.LENGTHS), 0)
+        assert sorted(row for rows in grouped for row in rows) == list(range(1000))
+        assert self.padding(grouped) < 0.05
+        assert self.padding(batches_of(EpochSampler(1000, 8, seed=1), 0)) > 0.5
+
+    def test_neither_batches_nor_their_order_come_again_in_the_next_epoch(self):
+        sampler = EpochSampler(1000, 8, seed=1, lengths=self.LENGTHS)
+        first, second = ({frozenset(rows) for rows in batches_of(sampler, epoch)} for epoch in (0, 1))
+        assert len(first & second) < 3
+        longest = [max(self.LENGTHS[rows]) for rows in batches_of(sampler, 0)]
+        assert longest != sorted(longest)
+
+    def test_the_ranks_together_see_the_batches_of_one_process(self):
+        ranks = [
+            batches_of(EpochSampler(96, 2, seed=1, rank=rank, num_ranks=2, lengths=self.LENGTHS[:96]), 0)
+            for rank in range(2)
+        ]
+        alone = batches_of(EpochSampler(96, 4, seed=1, lengths=self.LENGTHS[:96]), 0)
+        assert [sorted(first + second) for first, second in zip(*ranks, strict=True)] == [sorted(b) for b in alone]
+
+    def test_a_short_last_batch_stays_last(self):
+        sizes = [len(rows) for rows in batches_of(EpochSampler(45, 8, seed=1, lengths=self.LENGTHS[:45]), 0)]
+        assert sizes == [8, 8, 8, 8, 8, 5]
