@@ -228,6 +228,7 @@ def test_at_every_moment_of_a_run_it_may_be_cut_off(place, name, hook, count, nu
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # many processes one after the other, on whatever else the machine does
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("name", list(RUNS))
 def test_a_run_may_be_cut_off_at_random_moments_again_and_again(place, name, number):
@@ -243,6 +244,7 @@ def test_a_run_may_be_cut_off_at_random_moments_again_and_again(place, name, num
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_two_processes_stop_at_the_same_step_and_go_on_exactly_and_only_two_of_them(place):
     def run(root, *words, devices=2):
         command = [sys.executable, "-m", "lightning_rlhf", "fit", "--config", "ppo.yaml", "--trainer.strategy=ddp"]
