@@ -81,11 +81,15 @@ def _measured(
 def _chosen(names: Sequence[str]) -> list[Row]:
     rows = list(all_rows())
     if not names:
-        return rows
+        return [row for row in rows if not row.only_when_named]
     for name in names:
         if not any(row.name.startswith(name) for row in rows):
             raise SystemExit(f"a row must be one of {', '.join(row.name for row in rows)}, got {name!r}.")
-    return [row for row in rows if any(row.name.startswith(name) for name in names)]
+    return [row for row in rows if any(_asks_for(name, row) for name in names)]
+
+
+def _asks_for(name: str, row: Row) -> bool:
+    return row.name == name if row.only_when_named else row.name.startswith(name)
 
 
 def _default_peers() -> Path:

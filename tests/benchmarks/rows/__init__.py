@@ -75,6 +75,7 @@ class Row:
         measure: a row that is no contest gives its own measurement instead: called with row, number of threads and
             number of repeats, it returns lines to print and a dictionary for the JSON file, `{"bars": [{"bar",
             "value", "reached"}, …], …}`.
+        only_when_named: too long to run with the others; its whole name asks for it.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Row:
     repeats: int = 5
     threads: Sequence[int] = (1, 2)
     measure: Callable[["Row", int, int], tuple[list[str], dict[str, Any]]] | None = None
+    only_when_named: bool = False
 
 
 FILES = ("sft", "reward", "overhead", "bf16", "ppo", "start", "scaling")
