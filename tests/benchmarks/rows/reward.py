@@ -4,8 +4,9 @@ One repetition is one epoch over the same rankings, all pairs; the work counted 
 step sees the comparisons of the same number of prompts: ours as so many rankings, TRL's as so many pairs, drawn from
 all. fp32, AdamW, no clipping, no dropout, the same head.
 
-What differs: TRL keeps accuracy, margin and extremes of the rewards, which
-cannot be switched off. Its gradient checkpointing and bf16 are off.
+What differs: TRL's batch is passed in micro-batches of 6 pairs, with which it is fastest here (of 6, 12, 24 and 36); ours
+in one. TRL keeps accuracy, margin and extremes of the rewards, which cannot be switched off. Its gradient checkpointing
+and bf16, both on by default, are off.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ FOUR = {**SHAPE, "candidates": 4, "rows": 8, "batch_size": 4}
 NINE = {**SHAPE, "candidates": 9, "rows": 4, "batch_size": 2}
 
 OURS = Contestant("ours", "ours_reward")
-TRL = Contestant("TRL 1.16", "trl_reward", "trl-1.16", {"micro_batch": 36})
+TRL = Contestant("TRL 1.16", "trl_reward", "trl-1.16", {"micro_batch": 6})
 BARE = Contestant("bare loop", "bare_reward")
 
 

@@ -6,6 +6,7 @@ on responses, fp32, AdamW, no clipping, no dropout, no logging inside the steps.
 
 What differs: TRL's gradient checkpointing and bf16, both on by default, are off (they would slow it down here). Its
 trainer keeps entropy and accuracy of the supervised tokens, which cannot be switched off; ours keeps the loss alone.
+Both get a batch of 16 as one batch. In four micro-batches of 4, TRL takes the same time here and 0.4 of the memory.
 
 Packed: TRL packs best-fit decreasing, ours joins neighbours, so that TRL's packed rows are fuller. On a CPU there is no
 variable-length attention: TRL puts all packed rows of a step behind each other in one row, with a block mask over the
