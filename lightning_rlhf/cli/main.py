@@ -19,7 +19,7 @@ __all__ = ["main"]
 Command = Callable[[list[str]], int | None]
 
 _TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-_COMMANDS = (*_TRAINER_COMMANDS, "doctor", "inspect", "demo", "plugins")
+_COMMANDS = (*_TRAINER_COMMANDS, "doctor", "plan", "inspect", "demo", "plugins")
 _USER_ERROR = 2
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -35,6 +35,7 @@ commands:
   test        the same metrics on the test split
   predict     write predictions.jsonl: responses, or the scores of a reward model
   doctor      look at a run before it starts: tokens, template, rows, rewards, memory
+  plan        what a run will take before it starts: parameters, peak memory by part, time
   inspect     one row as the model sees it
   demo        the whole recipe on a laptop, offline
   plugins     list, show and check what is installed, or start a plug-in of your own

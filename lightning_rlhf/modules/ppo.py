@@ -452,6 +452,10 @@ class PPOModule(RLHFModule):
         )
         return self._loader
 
+    def take_rows_from(self, loader: RolloutLoader) -> None:
+        """Training steps take the rows that a minibatch names from this loader's rollout; the Trainer's does it so."""
+        self._loader = loader
+
     def _collect(self, prompts: PromptDataset, iteration: int) -> Rollout:
         """One rollout; the KL coefficient and the metrics move on with it.
 
