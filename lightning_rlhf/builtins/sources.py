@@ -97,7 +97,9 @@ class _RowSource(DataSource):
         return {"train": 0.0, "validation": self.val_fraction, "test": self.test_fraction}
 
     def _split_of(self, record: Record, part: str) -> str:
-        return assigned_split(record, self.val_fraction, self.test_fraction) if part == "train" else part
+        if part != "train" or not (self.val_fraction or self.test_fraction):
+            return part
+        return assigned_split(record, self.val_fraction, self.test_fraction)
 
     def _check_overlap(self, given: Iterable[str], argument: str) -> None:
         unknown = [split for split in given if split not in SPLITS]

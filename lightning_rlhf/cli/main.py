@@ -1,11 +1,13 @@
 """The console script: reads the first word and hands over. Imports no torch; only the heavy commands do."""
 
 import difflib
+import gc
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import cast
 
 from lightning_rlhf.errors import ConfigError, LightningRLHFError
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     words = list(sys.argv[1:] if argv is None else argv)
     format_before, warnings.formatwarning = warnings.formatwarning, _formatted_warning
     try:
-        status = _run(words)
+        status = _run(words, import_module if argv is not None else _import_for_good)
         sys.stdout.flush()
         return status
     except LightningRLHFError as error:
@@ -74,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         warnings.formatwarning = format_before
 
 
-def _run(words: list[str]) -> int | None:
+def _run(words: list[str], imported: Callable[[str], ModuleType]) -> int | None:
     if not words:
         print(_HELP, end="", file=sys.stderr)
         return _USER_ERROR
@@ -86,16 +88,29 @@ def _run(words: list[str]) -> int | None:
         print(f"lightning-rlhf {__version__}")
         return 0
     if word in _TRAINER_COMMANDS:
-        return _command("lightning_rlhf.cli.lightning")(words)
+        return cast(Command, imported("lightning_rlhf.cli.lightning").run)(words)
     if word in _COMMANDS:
-        return _command(f"lightning_rlhf.cli.{word}")(words[1:])
+        return cast(Command, imported(f"lightning_rlhf.cli.{word}").run)(words[1:])
     near = difflib.get_close_matches(word, _COMMANDS, n=2)
     hint = f"Did you mean {' or '.join(near)}?" if near else "See lightning-rlhf --help."
     raise ConfigError(f"the command must be one of {', '.join(_COMMANDS)}, got {word!r}. {hint}")
 
 
-def _command(module: str) -> Command:
-    return cast(Command, import_module(module).run)
+def _import_for_good(name: str) -> ModuleType:
+    """Imports a module whose objects live as long as the process: the collector of cycles leaves them alone.
+
+    It would walk through the million objects of torch and its kind again and again: while they are imported, while the
+    command works and once more at the end.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        module = import_module(name)
+    finally:
+        if was_enabled:
+            gc.enable()
+    gc.freeze()
+    return module
 
 
 def _formatted_warning(

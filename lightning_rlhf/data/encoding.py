@@ -14,6 +14,7 @@ from lightning_rlhf.errors import TemplateError
 __all__ = ["PieceEncoder"]
 
 _ANCHORS = ("a", "\n", ".")
+_KEPT_MARKERS = 1024
 
 
 class PieceEncoder:
@@ -31,6 +32,7 @@ class PieceEncoder:
         self.tokenizer = tokenizer
         self._first: Tokenizer | None = None
         self._inner: Tokenizer | None = None
+        self._kept_markers: dict[tuple[str, bool], list[int]] = {}
         if tokenizer.is_fast:
             state = json.loads(tokenizer.backend_tokenizer.to_str())
             state["truncation"] = state["padding"] = None
@@ -72,8 +74,10 @@ class PieceEncoder:
         """
         if not text:
             return []
-        ids = self._raw(text, control=control, first=first)
-        if control or set(self._protected.values()).isdisjoint(ids):
+        if control:
+            return list(self._marker_ids(text, first))
+        ids = self._raw(text, control=False, first=first)
+        if set(self._protected.values()).isdisjoint(ids):
             return ids
         # a marker that the tokenizer knows as an ordinary piece: cut through it, so that it cannot be matched whole
         cuts = [match.start() + 1 for match in re.finditer(self._markers(), text)]
@@ -86,6 +90,14 @@ class PieceEncoder:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids from the middle of a text: no leading space is lost, nothing is cleaned up."""
         return self._decode([*self._anchor, *ids])[len(self._anchor_text) :]
+
+    def _marker_ids(self, text: str, first: bool) -> list[int]:
+        """The ids of a control piece: a template writes the same few into every dialogue, which are encoded once."""
+        if (text, first) not in self._kept_markers:
+            if len(self._kept_markers) == _KEPT_MARKERS:
+                self._kept_markers.clear()
+            self._kept_markers[text, first] = self._raw(text, control=True, first=first)
+        return self._kept_markers[text, first]
 
     def _markers(self) -> str:
         longest_first = sorted((text for text in self._protected if len(text) > 1), key=len, reverse=True)

@@ -1,3 +1,4 @@
+import gc
 import subprocess
 import sys
 import types
@@ -116,3 +117,16 @@ def test_the_package_runs_as_a_module():
     result = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=120, check=False)
     assert (result.returncode, result.stdout) == (0, f"lightning-rlhf {__version__}\n")
     assert subprocess.run([*command, "nothing"], capture_output=True, timeout=120, check=False).returncode == 2
+
+
+def test_the_collector_leaves_out_what_a_process_of_ours_imports_and_nothing_in_somebody_elses(monkeypatch, capsys):
+    gc.unfreeze()
+    assert main(["plugins", "list"]) == 0
+    assert gc.get_freeze_count() == 0
+    monkeypatch.setattr(sys, "argv", ["lightning-rlhf", "plugins", "list"])
+    try:
+        assert main() == 0
+        assert gc.get_freeze_count() > 0
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()

@@ -9,12 +9,18 @@ from contestants.counting import Counts
 
 
 def trainer(spec: dict[str, Any], *callbacks: L.Callback) -> L.Trainer:
-    """A plain Trainer on the CPU that logs, saves and shows nothing."""
+    """A plain Trainer on the CPU that logs, saves and shows nothing.
+
+    Args:
+        spec: the row's; `parts` cuts what an optimizer step sees into so many batches.
+        *callbacks: its own beside those that the module brings.
+    """
     return L.Trainer(
         accelerator="cpu",
         devices=1,
         max_epochs=-1,
         precision=spec["precision"],
+        accumulate_grad_batches=spec.get("parts", 1),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

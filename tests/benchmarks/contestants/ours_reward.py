@@ -16,7 +16,8 @@ def run(spec: dict[str, Any], pace: Any) -> None:
     module = RewardModule(spec["model"], learning_rate=spec["learning_rate"], lr_schedule="constant")
     with torch.no_grad():
         module.model.head.weight.copy_(torch.load(spec["head"], weights_only=True))
-    data = RankingData(FileSource(spec["data"]), batch_size=spec["batch_size"], max_length=spec["max_length"])
+    batch_size = spec["batch_size"] // spec.get("parts", 1)
+    data = RankingData(FileSource(spec["data"]), batch_size=batch_size, max_length=spec["max_length"])
     trainer(spec, RewardPace(pace, spec, "comparisons")).fit(module, data)
 
 
@@ -31,5 +32,6 @@ class RewardPace(EpochPace):
             "comparisons": comparisons,
             "tokens": int(batch.tokens.attention_mask.sum()),
             "positions": batch.tokens.input_ids.numel(),
-            "loss": loss * comparisons,
+            # the prompts of a step are the denominator that its batches share; all have equally many comparisons
+            "loss": loss * int(batch.num_prompts) * comparisons / len(mask),
         }

@@ -15,7 +15,7 @@ def run(spec: dict[str, Any], pace: Any) -> None:
     module = SFTModule(spec["model"], learning_rate=spec["learning_rate"], lr_schedule="constant")
     data = DemonstrationData(
         FileSource(spec["data"]),
-        batch_size=spec["batch_size"],
+        batch_size=spec["batch_size"] // spec.get("parts", 1),
         max_length=spec["max_length"],
         packing=spec["packing"],
     )
@@ -31,5 +31,5 @@ class SFTPace(EpochPace):
             "supervised_tokens": supervised,
             "tokens": int(batch.tokens.attention_mask.sum()),
             "positions": batch.tokens.input_ids.numel(),
-            "loss": loss * supervised,
+            "loss": loss * int(batch.num_targets),  # which a step's batches share as denominator
         }
