@@ -21,6 +21,7 @@ from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from lightning_rlhf.errors import LightningRLHFError, ModelError, PluginError
+from lightning_rlhf.models.activations import fuse_activations
 from lightning_rlhf.models.adapters import output_layer
 from lightning_rlhf.models.model_files import HOW_TO_CONVERT, read_adapter_config, read_config, require_safe_adapter
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_recorded_template
@@ -264,6 +265,7 @@ def _prepared(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: 
     model.eval()  # type: ignore[no-untyped-call]
     model.requires_grad_(True)
     train_every_embedding(model)
+    fuse_activations(model)
     return model
 
 

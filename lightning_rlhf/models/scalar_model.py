@@ -23,6 +23,7 @@ from transformers.utils.hub import cached_file
 
 from lightning_rlhf.batches import Prefixes, SharedPrefixBatch, TokenBatch
 from lightning_rlhf.errors import ModelError
+from lightning_rlhf.models.activations import fuse_activations
 from lightning_rlhf.models.dropout import disable_dropout
 from lightning_rlhf.models.length_chunks import in_row_order, row_chunks
 from lightning_rlhf.models.loading import LoadedModel, reading, resolve_reward_model, train_every_embedding
@@ -151,6 +152,7 @@ class ScalarModel(nn.Module):
             if shell.score.bias is not None:
                 head.bias.add_(shell.score.bias)
         train_every_embedding(shell)
+        fuse_activations(shell)
         model = ScalarModel(shell.base_model.eval(), head)
         return LoadedScalarModel(model, tokenizer, name, read_recorded_template(name), _read_adapter(name))
 

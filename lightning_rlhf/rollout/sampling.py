@@ -43,7 +43,8 @@ def sample_responses(
 ) -> SampledResponses:
     """Samples one response per row from the model's own distribution: no top-k, no top-p, no penalty.
 
-    One pass over the prompts, then one token per row and step with the key-value cache. Rows that have stopped are
+    One pass over the prompts, those of neighbouring rows that are equal once, then one token per row and step with the
+    key-value cache. Rows that have stopped are
     taken out of the batch and the cache. Which rows run beside a row, how far they are padded and when rows leave
     changes nothing but the last bits of the logits.
 
@@ -175,16 +176,31 @@ class _CachedSteps:
         self._narrowed: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        if self._cache is not None:
-            self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
-            self._positions = self._positions[:, -1:] + 1
-        positions = {"position_ids": self._positions} if self._takes_positions else {}
+        if self._cache is None:
+            return self._begun(tokens)
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
+        self._positions = self._positions[:, -1:] + 1
+        return self._next_logits(tokens, self._mask, self._positions)
+
+    def _begun(self, prompt_ids: Tensor) -> Tensor:
+        """The pass over the prompts: one that several neighbouring rows go on from passes once."""
+        rows = torch.stack([prompt_ids, self._mask])
+        is_new = torch.ones(len(prompt_ids), dtype=torch.bool, device=prompt_ids.device)
+        is_new[1:] = (rows[:, 1:] != rows[:, :-1]).any(0).any(-1)
+        firsts, owners = is_new.nonzero().squeeze(-1), is_new.cumsum(0) - 1
+        logits = self._next_logits(prompt_ids[firsts], self._mask[firsts], self._positions[firsts])
+        if len(firsts) == len(owners):
+            return logits
+        self._cache.batch_select_indices(owners)
+        return logits[owners]
+
+    def _next_logits(self, tokens: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         output = self._model(
             input_ids=tokens,
-            attention_mask=self._mask,
+            attention_mask=mask,
             past_key_values=self._cache,
             use_cache=True,
-            **positions,
+            **({"position_ids": positions} if self._takes_positions else {}),
             **self._narrowed,
         )
         self._cache = getattr(output, "past_key_values", None)

@@ -176,7 +176,10 @@ class TestFiles:
         torch.testing.assert_close(logits(loaded.model), logits(adapted), atol=1e-4, rtol=1e-3)
         save_language_model(loaded.model, loaded.tokenizer, tmp_path / "again", None)
         again = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
-        assert torch.equal(logits(again), logits(loaded.model))
+        expected = loaded.model.state_dict()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
+        # the last digits: a loaded GPT-2 has its activation fused
+        torch.testing.assert_close(logits(again), logits(loaded.model), atol=1e-5, rtol=1e-5)
 
     def test_an_adapter_without_base_is_refused(self, tmp_path):
         LoraConfig(r=2).save_pretrained(str(tmp_path))

@@ -55,6 +55,20 @@ def test_samples_do_not_depend_on_padding(model, prompts):
     assert all(torch.equal(first, second) for first, second in zip(plain, padded, strict=True))
 
 
+def test_a_prompt_of_several_neighbouring_rows_passes_once_and_changes_no_sample(model, prompts):
+    rows = [4, 0, 0, 0, 2, 2, 0]
+    ids, mask = prompts.prompt_ids[rows], prompts.prompt_mask[rows]
+    numbers = uniforms(5, "rollout", 0, range(7), LENGTH)
+    recorder = Recorder(model)
+    options = {"stop_ids": (1,), "max_response_length": LENGTH}
+    together = sample_responses(recorder, ids, mask, numbers, **options)
+    assert len(recorder.steps[0]) == 4
+    assert len(recorder.steps[1]) > 4
+    for row in range(7):
+        alone = sample_responses(model, ids[[row]], mask[[row]], numbers[[row]], **options)
+        assert all(torch.equal(whole[[row]], own) for whole, own in zip(together, alone, strict=True))
+
+
 def test_samples_do_not_depend_on_when_finished_rows_leave(model, prompts, monkeypatch):
     results = []
     for share in (0.0, 0.5, 1.0):
