@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.functional import completion_mask, position_ids
+from lightning_rlhf.rollout.cache import make_room
 
 __all__ = ["SampledResponses", "check_lengths", "finish_responses", "invert_cdf", "sample_responses", "wrapped_model"]
 
@@ -66,7 +67,7 @@ def sample_responses(
     if not temperature > 0:
         raise ConfigError(f"temperature must be positive, got {temperature}. For the most probable token use greedy.")
     places = None if greedy else _on_device(uniforms, (len(prompt_ids), max_response_length), prompt_ids.device)
-    step = _CachedSteps(model, prompt_ids, prompt_mask)
+    step = _CachedSteps(model, prompt_ids, prompt_mask, max_response_length)
     stops = torch.tensor(list(stop_ids), dtype=torch.int64, device=prompt_ids.device)
     response_ids = prompt_ids.new_zeros(len(prompt_ids), max_response_length)
     rows = torch.arange(len(prompt_ids), device=prompt_ids.device)  # those that the cache still holds
@@ -75,7 +76,7 @@ def sample_responses(
     tokens = prompt_ids
     for index in range(max_response_length):
         logits = step(tokens)
-        finite &= ~(logits.isnan() | logits.isposinf()).any()
+        finite &= logits.amax(-1).isfinite().all()  # in one pass: a maximum passes nan on
         if places is None:
             chosen = logits.argmax(-1)
         else:
@@ -113,7 +114,8 @@ def invert_cdf(logits: Tensor, uniforms: Tensor, *, temperature: float = 1.0) ->
     [0, 1, 3]
     """
     dtype = _widest_float(logits.device)
-    cdf = torch.softmax(logits.to(dtype) / temperature, dim=-1).cumsum(-1)
+    tempered = logits.to(dtype) if temperature == 1 else logits.to(dtype) / temperature
+    cdf = torch.softmax(tempered, dim=-1).cumsum_(-1)
     total = cdf[:, -1]
     # rounding may lift u * total to total, behind which only tokens of probability zero are left
     place = torch.minimum(uniforms.to(dtype) * total, torch.nextafter(total, torch.zeros_like(total)))
@@ -165,11 +167,12 @@ def _widest_float(device: torch.device) -> torch.dtype:
 class _CachedSteps:
     """The model's next-token logits, one call after the other, with the cache in between."""
 
-    def __init__(self, model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor) -> None:
+    def __init__(self, model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, max_response_length: int) -> None:
         self._model = model
         self._mask = prompt_mask.long()
         self._positions = position_ids(prompt_mask)
         self._cache: Any = None
+        self._longest = prompt_ids.shape[1] + max_response_length
         accepted = inspect.signature(wrapped_model(model).forward).parameters
         self._takes_positions = "position_ids" in accepted
         # of the prompt only the last position is projected to the vocabulary
@@ -189,10 +192,11 @@ class _CachedSteps:
         is_new[1:] = (rows[:, 1:] != rows[:, :-1]).any(0).any(-1)
         firsts, owners = is_new.nonzero().squeeze(-1), is_new.cumsum(0) - 1
         logits = self._next_logits(prompt_ids[firsts], self._mask[firsts], self._positions[firsts])
-        if len(firsts) == len(owners):
-            return logits
-        self._cache.batch_select_indices(owners)
-        return logits[owners]
+        if len(firsts) < len(owners):
+            self._cache.batch_select_indices(owners)
+            logits = logits[owners]
+        make_room(self._cache, self._longest)
+        return logits
 
     def _next_logits(self, tokens: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         output = self._model(
