@@ -202,3 +202,13 @@ def test_the_command_is_in_the_help_and_says_what_the_peak_is(capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "beyond what it has with all libraries imported and no model loaded" in out
     assert "--json" in out
+
+
+def test_the_page_explains_every_part_and_option():
+    from lightning_rlhf.cli.estimate import Estimate
+
+    page = (Path(__file__).parents[3] / "docs" / "plan.md").read_text(encoding="utf-8")
+    for name in Estimate().parts():
+        assert f"\n| {name} |" in page
+    for option in ("--stage", "--json", "--rows", "--steps"):
+        assert f"\n| `{option}" in page
