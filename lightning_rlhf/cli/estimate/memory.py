@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,12 +26,12 @@ __all__ = ["Estimate", "estimate_memory", "peak_estimate"]
 
 _MAPPED = 32 * 2**20
 """Blocks from this size on go back to the system as soon as they are free: the largest threshold that glibc takes."""
-_HOLES, _HOLES_WITH_ADAPTERS = 0.7, 1.05
+_HOLES, _HOLES_WITH_ADAPTERS = 0.6, 0.95
 """What a CPU's heap takes beyond what is in use at the peak, per byte that a step takes and gives back in smaller
-blocks: measured, 0.5 to 1.0, and 0.7 to 1.3 with the many small tensors of adapters. Small ones settle in the gaps that
-large ones leave, and the next large one does not fit."""
-_PROCESS = 45 * 2**20
-"""What a process on a CPU takes beside tensors once it trains: tokenizer, rows, the code of kernels; measured."""
+blocks: measured, 0.4 to 0.9, and 0.7 to 1.1 with the many small tensors of adapters. Small ones settle in the gaps that
+large ones leave, and the next large one does not fit. A rollout leaves holes of its own sizes."""
+_PROCESS = 8 * 2**20
+"""What a run on a CPU takes beside tensors: tokenizer, rows, and the rest of its objects; measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +79,22 @@ def estimate_memory(run: PreparedRun, rows: Sequence[Row]) -> dict[str, Estimate
         rows: of its training split, at least one; the longest are taken.
     """
     standing = _standing(run)
-    phases = {
-        "update": _with_pass(run, standing, training_pass(run, rows), trained=True),
-        "optimizer step": _optimizer_step(run, standing),
-    }
+    update = _with_pass(run, standing, training_pass(run, rows), trained=True)
+    phases = {"update": update, "optimizer step": _optimizer_step(run, standing)}
     if isinstance(run.module, PPOModule):
         for name, probe in passes_without_gradient(run, rows).items():
             phases[name] = _with_pass(run, standing, probe, trained=False)
         phases["sampling"] = _with_sampling(run, standing, sampling_needs(run, run.module, rows))
-        gathered = _gathered(run, run.module.actor_critic.policy)
-        phases["sampling"] = replace(phases["sampling"], weights=phases["sampling"].weights + gathered)
-    return phases
+    overhead = _overhead(run, update.passing, [phase.passing for phase in phases.values() if phase is not update])
+    return {name: replace(phase.estimate, overhead=overhead) for name, phase in phases.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """A phase's estimate, and the bytes that it takes and gives back in blocks of the heap."""
+
+    estimate: Estimate
+    passing: float = 0.0
 
 
 def _standing(run: PreparedRun) -> Estimate:
@@ -99,17 +103,15 @@ def _standing(run: PreparedRun) -> Estimate:
     weights = _bytes([*run.module.parameters(), *run.module.buffers()])
     shards = num_shards(run.placement)
     buckets = 2 if run.placement.strategy.lower().startswith("ddp") else 1
-    overhead = _PROCESS if run.module.device.type == "cpu" else 0
     gathered = sum(_gathered_at_once(run, network) for network in run.module.networks())
     return Estimate(
         weights=weights // shards + gathered,
         gradients=buckets * trained // shards,
         optimizer=2 * trained // shards,
-        overhead=overhead,
     )
 
 
-def _with_pass(run: PreparedRun, standing: Estimate, probe: Probe, *, trained: bool) -> Estimate:
+def _with_pass(run: PreparedRun, standing: Estimate, probe: Probe, *, trained: bool) -> _Phase:
     few = max(probe.targets // 2, 1)
     passes = [(2, probe.targets), (3, probe.targets), *([(2, few)] if probe.targets > 1 else [])]
     sizes = [Size(number, number * targets) for number, targets in passes]
@@ -122,13 +124,8 @@ def _with_pass(run: PreparedRun, standing: Estimate, probe: Probe, *, trained: b
     logits = max(whole.live[moment] - without.live[moment], 0.0)
     gradients = _trained(run) if trained else []  # the trace has them
     activations = max(whole.peak - _bytes(gradients) - logits, 0.0)
-    holes = _holes(run, whole, gradients)
-    return replace(
-        standing,
-        activations=round(activations),
-        logits=round(logits),
-        overhead=standing.overhead + holes,
-    )
+    estimate = replace(standing, activations=round(activations), logits=round(logits))
+    return _Phase(estimate, _in_heap(whole, gradients))
 
 
 def _one_pass(work: Callable[[], object]) -> None:
@@ -154,14 +151,18 @@ def _clear(weights: Iterable[nn.Parameter]) -> None:
         weight.grad = None
 
 
-def _holes(run: PreparedRun, trace: Trace, gradients: Sequence[Tensor] = ()) -> int:
-    if run.module.device.type != "cpu":
-        return 0
+def _in_heap(trace: Trace, gradients: Sequence[Tensor] = ()) -> float:
+    """Bytes in blocks that the heap keeps, gradients not counted: they stay from step to step."""
     mapped = _mapped_from()
     small = Trace(trace.sizes[abs(trace.sizes) < mapped])
-    staying = _bytes(gradient for gradient in gradients if gradient.nbytes < mapped)
+    return max(small.peak - _bytes(gradient for gradient in gradients if gradient.nbytes < mapped), 0.0)
+
+
+def _overhead(run: PreparedRun, update: float, others: Sequence[float]) -> int:
+    if run.module.device.type != "cpu":
+        return 0
     share = _HOLES if active_adapter(run.module) is None else _HOLES_WITH_ADAPTERS
-    return round(share * max(small.peak - staying, 0.0))
+    return _PROCESS + round(share * (update + max(others, default=0.0)))
 
 
 def _mapped_from() -> int:
@@ -170,27 +171,25 @@ def _mapped_from() -> int:
     return min(int(fixed), _MAPPED) if fixed.isdecimal() else _MAPPED
 
 
-def _optimizer_step(run: PreparedRun, standing: Estimate) -> Estimate:
-    """AdamW takes one weight after the other on a CPU, and all at once elsewhere."""
-    sizes = [weight.nbytes for weight in _trained(run)]
-    on_cpu = run.module.device.type == "cpu"
-    moment = 2 * max(sizes, default=0) if on_cpu else sum(sizes) // num_shards(run.placement)
-    return replace(standing, optimizer=standing.optimizer + moment)
+def _optimizer_step(run: PreparedRun, standing: Estimate) -> _Phase:
+    """In place where AdamW steps fused; under FSDP2 and with scaled gradients it takes the square roots of a moment."""
+    in_place = num_shards(run.placement) == 1 and getattr(run.trainer.precision_plugin, "scaler", None) is None
+    moment = 0 if in_place else standing.optimizer // 2
+    return _Phase(replace(standing, optimizer=standing.optimizer + moment))
 
 
-def _with_sampling(run: PreparedRun, standing: Estimate, needs: SamplingNeeds) -> Estimate:
+def _with_sampling(run: PreparedRun, standing: Estimate, needs: SamplingNeeds) -> _Phase:
     """The pass over the prompts, or the last token of the longest responses: whatever takes more."""
-    last = needs.cache + needs.copied + needs.step.peak
-    if needs.prompts.peak > last:
-        moment = Trace(needs.prompts.sizes)
+    grown = needs.cache + needs.copied
+    if needs.prompts.peak > grown + needs.step.peak:
         cache = min(needs.prompt_cache, needs.prompts.peak)
-        rest = needs.prompts.peak - cache
-        estimate = replace(standing, cache=round(cache), activations=round(rest))
+        activations, passing = needs.prompts.peak - cache, _in_heap(needs.prompts)
     else:
-        moment = needs.step
-        estimate = replace(standing, cache=round(needs.cache + needs.copied), activations=round(needs.step.peak))
-    grown = Trace(np.array([needs.copied] * round(needs.cache / max(needs.copied, 1.0))))
-    return replace(estimate, overhead=standing.overhead + _holes(run, moment) + _holes(run, grown))
+        cache, activations = grown, needs.step.peak
+        passing = _in_heap(needs.step) + (grown if needs.copied < _mapped_from() else 0.0)
+    assert isinstance(run.module, PPOModule)
+    weights = standing.weights + _gathered(run, run.module.actor_critic.policy)
+    return _Phase(replace(standing, weights=weights, cache=round(cache), activations=round(activations)), passing)
 
 
 # Counting

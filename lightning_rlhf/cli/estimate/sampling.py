@@ -70,6 +70,7 @@ def _work(
     run: PreparedRun, module: PPOModule, prompt: Sequence[int], copies: int, num_tokens: int
 ) -> Callable[[], None]:
     ids = torch.tensor([list(prompt)] * copies, device=module.device)
+    ids[:, -1] = torch.arange(copies)  # prompts that are the same pass once
 
     def work() -> None:
         with evaluation_mode(module.actor_critic), run.trainer.precision_plugin.forward_context():

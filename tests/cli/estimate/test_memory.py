@@ -147,14 +147,14 @@ def test_gradient_checkpointing_and_shorter_responses_take_less():
     recomputed = estimates("ppo", gradient_checkpointing=True)
     shorter = estimates("ppo", max_response_length=4)
     assert recomputed["update"].activations < plain["update"].activations
-    assert recomputed["sampling"].total == plain["sampling"].total
+    assert recomputed["sampling"].cache == plain["sampling"].cache
     for phase in ("update", "scoring", "sampling"):
         assert shorter[phase].total < plain[phase].total
 
 
 def test_the_cache_holds_keys_and_values_of_all_layers_and_tokens():
-    sampling = estimates("ppo")["sampling"]
-    tokens = 16 * (len("a" * 30) + 2 + 12)  # a BOS and the line break of the plain template
+    sampling = estimates("ppo", max_response_length=400)["sampling"]
+    tokens = 16 * (len("a" * 30) + 2 + 400)  # a BOS and the line break of the plain template
     whole = 2 * SIZE["num_layers"] * SIZE["hidden_size"] * 4 * tokens
     assert whole <= sampling.cache <= 1.3 * whole  # and one layer's keys twice, while they grow
 

@@ -102,7 +102,7 @@ def test_the_estimate_is_within_a_fifth_of_what_a_run_takes(folder, tmp_path, st
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(config_of(folder, stage, adapter, precision)))
     plan = json.loads(answer_of(tmp_path, "-m", "lightning_rlhf", "plan", "--config", config, "--json", "--steps=0"))
-    printed = answer_of(tmp_path, CHILD, "fit", "--config", config, "--trainer.default_root_dir", tmp_path / "run")
+    printed = answer_of(tmp_path, CHILD, config, tmp_path)
     taken = int(printed.rpartition("peak ")[2])
     ratio = plan["memory"]["peak"] / taken
     print(f"{stage} {'LoRA' if adapter else 'full'} {precision}: {plan['memory']['peak'] >> 20} of {taken >> 20} MiB")
