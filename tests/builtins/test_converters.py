@@ -119,7 +119,8 @@ def test_bradley_terry_needs_regularization(regularization):
 def test_rewards_follow_their_candidates(converter, ranks, random):
     order = list(range(ranks.shape[1]))
     random.shuffle(order)
-    np.testing.assert_array_equal(converter(ranks)[order], converter(ranks[:, order]))
+    # rewards are rounded to ten digits: what lies half-way between two of them may go either way
+    np.testing.assert_allclose(converter(ranks)[order], converter(ranks[:, order]), rtol=0, atol=1.5e-10)
 
 
 @all_converters
