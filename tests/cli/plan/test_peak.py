@@ -95,9 +95,9 @@ def answer_of(folder, *words):
     return done.stdout
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("adapter", [False, True])
-@pytest.mark.parametrize("stage", RUNS)
+@pytest.mark.parametrize("stage", [s if s == "sft" else pytest.param(s, marks=pytest.mark.slow) for s in RUNS])
 def test_the_estimate_is_within_a_fifth_of_what_a_run_takes(folder, tmp_path, stage, adapter, precision):
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(config_of(folder, stage, adapter, precision)))
