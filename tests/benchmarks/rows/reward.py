@@ -5,7 +5,7 @@ step sees the comparisons of the same number of prompts: ours as so many ranking
 all. fp32, AdamW, no clipping, no dropout, the same head.
 
 What differs: TRL's batch is passed in micro-batches of 6 pairs, with which it is fastest here (of 6, 12, 24 and 36);
-ours in one. TRL keeps accuracy, margin and extremes of the rewards, which cannot be switched off. Its gradient
+ours in one; smaller ones were not tried. TRL keeps accuracy, margin and extremes of the rewards, which cannot be switched off. Its gradient
 checkpointing and bf16, both on by default, are off.
 """
 
