@@ -22,19 +22,6 @@ __all__ = [
 ]
 
 
-class TokenBatch(NamedTuple):
-    """Rows of tokens as a model takes them.
-
-    `segment_ids` numbers the documents of a packed row from 0; None: one document per row. `position_ids` restart in
-    each document.
-    """
-
-    input_ids: Int64[Tensor, "B T"]
-    attention_mask: Bool[Tensor, "B T"]
-    position_ids: Int64[Tensor, "B T"]
-    segment_ids: Int64[Tensor, "B T"] | None = None
-
-
 class Prefixes(NamedTuple):
     """Which rows begin alike, and how far."""
 
@@ -42,6 +29,20 @@ class Prefixes(NamedTuple):
     """Tokens that a row shares with the others of its prefix; fewer than it has."""
     of_row: Int64[Tensor, " rows"]
     """Number of a row's prefix, ascending from 0 without gaps."""
+
+
+class TokenBatch(NamedTuple):
+    """Rows of tokens as a model takes them.
+
+    `segment_ids` numbers the documents of a packed row from 0; None: one document per row. `position_ids` restart in
+    each document. With `prefixes` a model may pass what rows share once, where nothing is read before its end.
+    """
+
+    input_ids: Int64[Tensor, "B T"]
+    attention_mask: Bool[Tensor, "B T"]
+    position_ids: Int64[Tensor, "B T"]
+    segment_ids: Int64[Tensor, "B T"] | None = None
+    prefixes: Prefixes | None = None
 
 
 class SharedPrefixBatch(NamedTuple):
@@ -74,7 +75,7 @@ class DemonstrationBatch(NamedTuple):
 class RankingBatch(NamedTuple):
     """Prompts with up to K candidates, one forward row per real candidate, right-padded.
 
-    The rows stand in the order in which `candidate_mask` is True, read row by row.
+    The rows stand in the order in which `candidate_mask` is True, read row by row; those of a prompt share it.
     """
 
     tokens: TokenBatch
@@ -90,8 +91,6 @@ class RankingBatch(NamedTuple):
     candidate_mask: Bool[Tensor, "B K"]
     num_prompts: Int64[Tensor, ""]
     """Prompts with an ordered pair in the accumulation window over all ranks."""
-    prefixes: Prefixes | None = None
-    """The prompts, which the rows of their candidates share."""
 
 
 class PromptDetails:

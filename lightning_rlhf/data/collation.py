@@ -57,8 +57,9 @@ def collate_rankings(rows: Rows) -> RankingBatch:
                 sequences.append([*row["prompt_ids"], *response])
     ids, mask = _right_padded(sequences)
     last_positions, prompt_of_row = mask.sum(-1) - 1, candidates.nonzero()[:, 0]
+    prefixes = Prefixes(last_positions + 1 - lengths[candidates], prompt_of_row)
     return RankingBatch(
-        tokens=TokenBatch(ids, mask, position_ids(mask)),
+        tokens=TokenBatch(ids, mask, position_ids(mask), prefixes=prefixes),
         last_positions=last_positions,
         response_lengths=lengths,
         ranks=ranks,
@@ -66,7 +67,6 @@ def collate_rankings(rows: Rows) -> RankingBatch:
         targets=targets,
         candidate_mask=candidates,
         num_prompts=_total(rows, "num_prompts"),
-        prefixes=Prefixes(last_positions + 1 - lengths[candidates], prompt_of_row),
     )
 
 

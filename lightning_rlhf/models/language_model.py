@@ -1,15 +1,17 @@
 """A causal language model that projects to the vocabulary only what a loss reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lightning_rlhf.batches import TokenBatch
+from lightning_rlhf.batches import SharedPrefixBatch, TokenBatch
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models.adapters import output_layer
-from lightning_rlhf.models.length_chunks import RowChunk, in_row_order, row_chunks
+from lightning_rlhf.models.row_chunks import RowChunk, in_row_order, row_chunks
+from lightning_rlhf.models.shared_prefix import call_behind, prefix_cache
 from lightning_rlhf.models.transformer_call import call_transformer
 
 __all__ = ["LanguageModel", "LanguageModelOutput"]
@@ -57,8 +59,8 @@ class LanguageModel(nn.Module):
     def forward(self, tokens: TokenBatch, keep: Tensor | None = None, *, project: bool = True) -> LanguageModelOutput:
         """Logits and hidden states at the kept positions; nothing is shifted.
 
-        Rows of very unequal length pass through the transformer in several calls, so that little of it is padding; the
-        output layer gets all kept positions at once.
+        Rows of very unequal length pass through the transformer in several calls, so that little of it is padding, and
+        what rows share passes once; the output layer gets all kept positions at once.
 
         Args:
             tokens: `(B, T)` rows, padded on either side or packed.
@@ -85,8 +87,21 @@ class LanguageModel(nn.Module):
         logits = [self._call(chunk.tokens, read) for chunk in chunks][-1]
         return LanguageModelOutput(logits, states[0])
 
-    def _call(self, tokens: TokenBatch, narrow: Callable[[Tensor], Tensor]) -> Tensor:
-        """The model's logits of what `narrow` makes of the hidden states `(B, T, H)`."""
+    def _call(self, tokens: TokenBatch | SharedPrefixBatch, narrow: Callable[[Tensor], Tensor]) -> Tensor:
+        """The model's logits of what `narrow` makes of the hidden states `(B, T, H)`; no logits of prefixes."""
+        if isinstance(tokens, SharedPrefixBatch):
+            with self._narrowing(lambda hidden: hidden.flatten(0, 1)[:0]):
+                cache = prefix_cache(self.model, tokens)
+            with self._narrowing(narrow):
+                logits: Tensor = call_behind(self.model, tokens, cache).logits
+        else:
+            with self._narrowing(narrow):
+                logits = call_transformer(self.model, tokens).logits
+        return logits
+
+    @contextmanager
+    def _narrowing(self, narrow: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """While the model is called once, its output layer gets what `narrow` makes of its input."""
         is_called = False
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -97,11 +112,10 @@ class LanguageModel(nn.Module):
         # a hook for the length of one call: at rest the model is untouched, and generation sees nothing of it
         handle = self._head.register_forward_pre_hook(before)
         try:
-            logits: Tensor = call_transformer(self.model, tokens).logits
+            yield
         finally:
             handle.remove()
         if not is_called:
             raise ModelError(
                 f"{type(self.model).__name__} must call its output layer as a module, got a model that does not."
             )
-        return logits

@@ -21,15 +21,15 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 from transformers.utils.hub import cached_file
 
-from lightning_rlhf.batches import Prefixes, SharedPrefixBatch, TokenBatch
+from lightning_rlhf.batches import SharedPrefixBatch, TokenBatch
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models.activations import fuse_activations
 from lightning_rlhf.models.dropout import disable_dropout
-from lightning_rlhf.models.length_chunks import in_row_order, row_chunks
 from lightning_rlhf.models.loading import LoadedModel, reading, resolve_reward_model, train_every_embedding
 from lightning_rlhf.models.model_files import read_adapter_config, read_config, require_whole_model
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_metadata, read_recorded_template
-from lightning_rlhf.models.shared_prefix import call_behind_prefixes, shared_prefixes
+from lightning_rlhf.models.row_chunks import in_row_order, row_chunks
+from lightning_rlhf.models.shared_prefix import call_behind, prefix_cache
 from lightning_rlhf.models.transformer_call import call_transformer
 
 if TYPE_CHECKING:  # slow to import, and needed with adapters only
@@ -161,44 +161,43 @@ class ScalarModel(nn.Module):
         """What is to be subtracted from the raw scores of the saved model."""
         return -float(self.head.bias.detach())
 
-    def forward(self, tokens: TokenBatch | SharedPrefixBatch, keep: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: TokenBatch, keep: Tensor | None = None) -> Tensor:
         """Scalars in fp32.
 
         Args:
-            tokens: `(B, T)` rows; of rows behind shared prefixes what follows the prefix is read.
+            tokens: `(B, T)` rows.
             keep: bool `(B, T)`, True at the N positions to read; None: everywhere.
 
         Returns:
             `(N,)` in row-major order, or `(B, T)`.
         """
-        if isinstance(tokens, SharedPrefixBatch):
-            hidden: Tensor = call_behind_prefixes(self.backbone, tokens).last_hidden_state
-            hidden = hidden if keep is None else hidden[keep]
-        elif keep is None:
-            hidden = call_transformer(self.backbone, tokens).last_hidden_state
+        if keep is None:
+            hidden = self._hidden(tokens)
         else:
             chunks = row_chunks(self.backbone, tokens)
-            states = (call_transformer(self.backbone, chunk.tokens).last_hidden_state for chunk in chunks)
-            kept = [hidden[chunk.of(keep)] for hidden, chunk in zip(states, chunks, strict=True)]
+            kept = [self._hidden(chunk.tokens)[chunk.of(keep)] for chunk in chunks]
             hidden = in_row_order(kept, chunks, keep)
         scalars: Tensor = self.head(hidden)
         return scalars
 
-    def scores(self, tokens: TokenBatch, last_positions: Tensor, prefixes: Prefixes | None = None) -> Tensor:
+    def _hidden(self, tokens: TokenBatch | SharedPrefixBatch) -> Tensor:
+        """The last hidden states, of rows behind prefixes what follows those: `(B, T, H)`."""
+        if isinstance(tokens, SharedPrefixBatch):
+            output = call_behind(self.backbone, tokens, prefix_cache(self.backbone, tokens))
+        else:
+            output = call_transformer(self.backbone, tokens)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def scores(self, tokens: TokenBatch, last_positions: Tensor) -> Tensor:
         """The scalar at one position of each row: `(rows,)`.
 
         Args:
             tokens: `(rows, T)`.
             last_positions: int64 `(rows,)`, index of the last real token of each row.
-            prefixes: which right-padded rows begin alike: where the architecture admits it and it spares enough, they
-                pay for that once, and the scores are the same.
         """
-        inputs = shared_prefixes(self.backbone, tokens, prefixes)
-        rows = tokens
-        if isinstance(inputs, SharedPrefixBatch) and prefixes is not None:
-            rows, last_positions = inputs.rows, last_positions - prefixes.lengths
-        keep = torch.zeros_like(rows.attention_mask).scatter_(1, last_positions[:, None], True)
-        scores: Tensor = self(inputs, keep)  # through the module's call: strategies hook into it
+        keep = torch.zeros_like(tokens.attention_mask).scatter_(1, last_positions[:, None], True)
+        scores: Tensor = self(tokens, keep)  # through the module's call: strategies hook into it
         return scores
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from lightning_rlhf.batches import TokenBatch
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models.adapters import active_adapter, using_adapter
 
-__all__ = ["call_transformer", "enable_gradient_checkpointing"]
+__all__ = ["call_transformer", "enable_gradient_checkpointing", "takes"]
 
 _MODE = "_lightning_rlhf_mode"
 
@@ -35,7 +35,7 @@ def call_transformer(model: PreTrainedModel, tokens: TokenBatch) -> Any:
         ModelError: packed rows and a model that cannot keep their documents apart.
     """
     inputs: dict[str, Any] = {"input_ids": tokens.input_ids, "use_cache": False}
-    if _takes_position_ids(model):
+    if takes(model, "position_ids"):
         inputs["position_ids"] = tokens.position_ids
     if tokens.segment_ids is None:
         inputs["attention_mask"] = tokens.attention_mask.long()
@@ -114,14 +114,25 @@ def _recompute_contexts(model: PreTrainedModel) -> tuple[AbstractContextManager[
     return nullcontext(), nullcontext() if adapter is None else using_adapter(model, adapter)
 
 
-def _takes_position_ids(model: PreTrainedModel) -> bool:
-    forward: Callable[..., Any] = model.forward
-    return "position_ids" in inspect.signature(forward).parameters
+def takes(model: nn.Module, *names: str) -> bool:
+    """Whether a model's forward pass has these arguments.
+
+    Args:
+        model: a causal language model or a headless transformer.
+        names: of the arguments.
+    """
+    return _arguments_of(type(model).forward).issuperset(names)
+
+
+@cache
+def _arguments_of(forward: Callable[..., Any]) -> frozenset[str]:
+    """Kept, because every call of a model asks, and a signature takes a millisecond to read."""
+    return frozenset(inspect.signature(forward).parameters)
 
 
 def _require_packing(model: PreTrainedModel) -> None:
     attention = model.config._attn_implementation
-    if not _takes_position_ids(model) or getattr(model, "_is_stateful", False):
+    if not takes(model, "position_ids") or getattr(model, "_is_stateful", False):
         raise ModelError(
             f"packed rows must be kept apart by the model, got {type(model).__name__}, which cannot. "
             "Set packing to false."

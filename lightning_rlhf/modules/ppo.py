@@ -341,6 +341,8 @@ class PPOModule(RLHFModule):
         """The minibatch with its log-probabilities and values under the current weights, `(B, R)` each."""
         assert self._loader is not None
         assert self._loader.rollout is not None
+        if self.settings.num_responses_per_prompt > 1:
+            rows = rows.sort().values  # responses of one prompt next to each other, so that they share its pass
         rollout = select_rows(self._loader.rollout, rows)
         inputs = response_rows(
             rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, rollout.completion_mask, device=self.device

@@ -151,7 +151,7 @@ class RewardModule(RLHFModule):
 
     def _scores(self, batch: RankingBatch) -> Tensor:
         """Scores `(B, K)`, 0 where there is no candidate."""
-        rows = self.model.scores(batch.tokens, batch.last_positions, batch.prefixes)
+        rows = self.model.scores(batch.tokens, batch.last_positions)
         scores = torch.zeros(batch.candidate_mask.shape, dtype=rows.dtype, device=rows.device)
         return scores.masked_scatter(batch.candidate_mask, rows)
 
@@ -180,7 +180,7 @@ class RewardModule(RLHFModule):
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
             for batch in self.trainer.datamodule.unshuffled_train_dataloader():  # type: ignore[attr-defined]
                 placed: RankingBatch = self.trainer.strategy.batch_to_device(batch)
-                rows = self.model.scores(placed.tokens, placed.last_positions, placed.prefixes)
+                rows = self.model.scores(placed.tokens, placed.last_positions)
                 mean.update(rows.sum(), len(rows))
         self.train(was_training)
         bias = self.model.head.bias.detach()

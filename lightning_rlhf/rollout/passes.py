@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_rlhf.batches import PromptBatch, TokenBatch
+from lightning_rlhf.batches import Prefixes, PromptBatch, TokenBatch
 from lightning_rlhf.functional import position_ids, token_entropy, token_logprobs
 from lightning_rlhf.models import ActorCritic
 from lightning_rlhf.rollout.responses import length_sorted_chunks
-from lightning_rlhf.rollout.sampling import SampledResponses
+from lightning_rlhf.rollout.sampling import SampledResponses, prompt_numbers
 from lightning_rlhf.rollout.settings import RolloutRuntime, progress
 
 __all__ = [
@@ -64,6 +64,8 @@ def response_rows(
 ) -> ResponseRows:
     """Joins left-padded prompts and right-padded responses by their ids; nothing is tokenized anew.
 
+    Neighbouring rows of equal prompts share them, less the last token, at which the first response token is predicted.
+
     Args:
         prompt_ids: `(B, P)`, left-padded.
         prompt_mask: `(B, P)`, True = keep.
@@ -82,8 +84,16 @@ def response_rows(
         input_ids=torch.cat([prompt_ids, response_ids], dim=1).masked_fill(~mask, 0).to(device),
         attention_mask=mask.to(device),
         position_ids=position_ids(mask).to(device),
+        prefixes=_shared_prompts(prompt_ids, prompt_mask, device),
     )
     return ResponseRows(tokens, keep.to(device), response_ids[completion_mask].to(device))
+
+
+def _shared_prompts(prompt_ids: Tensor, prompt_mask: Tensor, device: torch.device | None) -> Prefixes | None:
+    numbers = prompt_numbers(prompt_ids, prompt_mask)
+    if int(numbers[-1]) + 1 == len(numbers):
+        return None
+    return Prefixes((prompt_mask.sum(-1) - 1).to(device), numbers.to(device))
 
 
 def policy_outputs(actor_critic: ActorCritic, rows: ResponseRows, *, temperature: float) -> PolicyOutputs:
@@ -142,8 +152,9 @@ def score_tokens(
     scores = TokenScores(*(torch.zeros(mask.shape, dtype=torch.float32) for _ in TokenScores._fields))
     device = next(actor_critic.parameters()).device
     lengths = (prompts.prompt_mask.sum(-1) + mask.sum(-1)).tolist()
+    groups = prompt_numbers(prompts.prompt_ids, prompts.prompt_mask).tolist()
     with progress("scoring", len(lengths), runtime.show_progress) as bar:
-        for chunk in length_sorted_chunks(lengths, batch_size):
+        for chunk in length_sorted_chunks(lengths, batch_size, groups):
             rows = response_rows(
                 prompts.prompt_ids[chunk],
                 prompts.prompt_mask[chunk],

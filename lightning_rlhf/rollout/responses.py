@@ -103,12 +103,25 @@ def describe_responses(prompts: PromptBatch, sampled: SampledResponses, formatte
     )
 
 
-def length_sorted_chunks(lengths: Sequence[int], chunk_size: int) -> Iterator[list[int]]:
+def length_sorted_chunks(
+    lengths: Sequence[int], chunk_size: int, groups: Sequence[int] | None = None
+) -> Iterator[list[int]]:
     """Row numbers in chunks of similar length, longest first: little padding, and a lack of memory shows at once.
+
+    Args:
+        lengths: of the rows.
+        chunk_size: rows per chunk.
+        groups: numbers of the groups that rows stay together in; default: each is alone.
 
     >>> list(length_sorted_chunks([1, 5, 4], 2))
     [[1, 2], [0]]
+    >>> list(length_sorted_chunks([1, 5, 4, 2], 2, [0, 0, 1, 1]))
+    [[0, 1], [2, 3]]
     """
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    numbers = range(len(lengths)) if groups is None else groups
+    longest = dict.fromkeys(numbers, 0)
+    for number, length in zip(numbers, lengths, strict=True):
+        longest[number] = max(longest[number], length)
+    order = sorted(range(len(lengths)), key=lambda row: (-longest[numbers[row]], numbers[row]))
     for start in range(0, len(order), chunk_size):
         yield order[start : start + chunk_size]

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
-from lightning_rlhf.batches import TokenBatch
+from lightning_rlhf.batches import Prefixes, TokenBatch
 from lightning_rlhf.data.template_choice import PROBES
 from lightning_rlhf.data.tokenization import PromptFormatter
 from lightning_rlhf.errors import ScorerError, TemplateError
@@ -18,6 +19,9 @@ from lightning_rlhf.rollout.responses import Responses, length_sorted_chunks
 from lightning_rlhf.rollout.scoring import Scorer
 
 __all__ = ["RewardModelScorer", "same_formatting"]
+
+Pair = tuple[list[int], list[int]]
+"""Ids of a prompt and of a response."""
 
 
 class RewardModelScorer(Scorer):
@@ -56,11 +60,14 @@ class RewardModelScorer(Scorer):
     @torch.no_grad()
     def score(self, responses: Responses) -> Tensor:
         """Scores in chunks of rows of similar length."""
-        rows = self.rows(responses)
-        scores = torch.empty(len(rows), dtype=torch.float32)
+        pairs = self._pairs(responses)
+        numbers = _neighbours([prompt for prompt, _ in pairs])
+        scores = torch.empty(len(pairs), dtype=torch.float32)
         device = next(self.model.parameters()).device
-        for chunk in length_sorted_chunks([len(row) for row in rows], self.batch_size):
-            tokens, last_positions = _right_padded([rows[row] for row in chunk], device)
+        for chunk in length_sorted_chunks(
+            [len(prompt + response) for prompt, response in pairs], self.batch_size, numbers
+        ):
+            tokens, last_positions = _right_padded([pairs[row] for row in chunk], device)
             with self.precision():
                 scores[chunk] = self.model.scores(tokens, last_positions).float().cpu()
         for row in (~scores.isfinite()).nonzero().flatten().tolist():
@@ -76,31 +83,34 @@ class RewardModelScorer(Scorer):
         Raises:
             ScorerError: a row is longer than the reward model's positions.
         """
-        row_ids = self._shared_rows(responses) if self.shares_ids else self._own_rows(responses)
+        return [prompt + response for prompt, response in self._pairs(responses)]
+
+    def _pairs(self, responses: Responses) -> list[Pair]:
+        """Prompts and responses."""
+        pairs = self._shared_pairs(responses) if self.shares_ids else self._own_pairs(responses)
         positions = getattr(getattr(self.model.backbone, "config", None), "max_position_embeddings", None)
-        longest = max(len(ids) for ids in row_ids)
+        longest = max(len(prompt + response) for prompt, response in pairs)
         if isinstance(positions, int) and longest > positions:
             raise ScorerError(
                 f"prompt and response must fit the {positions} positions of reward model {self.name!r}, got {longest} "
                 "tokens. Use shorter prompts, or lower max_response_length."
             )
-        return row_ids
+        return pairs
 
-    def _shared_rows(self, responses: Responses) -> list[list[int]]:
-        row_ids = []
+    def _shared_pairs(self, responses: Responses) -> list[Pair]:
+        pairs = []
         for row in range(len(responses)):
             prompt = responses.prompt_ids[row][responses.prompt_mask[row]].tolist()
             response = responses.response_ids[row][responses.completion_mask[row]].tolist()
             if not responses.stopped[row]:
                 response += self._turn_end(responses, row)
-            row_ids.append(prompt + response)
-        return row_ids
+            pairs.append((prompt, response))
+        return pairs
 
-    def _own_rows(self, responses: Responses) -> list[list[int]]:
-        pairs = zip(responses.messages, responses.responses, strict=True)
+    def _own_pairs(self, responses: Responses) -> list[Pair]:
         return [
-            self.formatter.encode_prompt(messages) + self.formatter.encode_response(messages, response)
-            for messages, response in pairs
+            (self.formatter.encode_prompt(messages), self.formatter.encode_response(messages, response))
+            for messages, response in zip(responses.messages, responses.responses, strict=True)
         ]
 
     def _turn_end(self, responses: Responses, row: int) -> list[int]:
@@ -127,10 +137,22 @@ def _rendered(formatter: PromptFormatter, messages: Sequence[Message]) -> list[S
         return str(error)
 
 
-def _right_padded(rows: list[list[int]], device: torch.device) -> tuple[TokenBatch, Tensor]:
+def _neighbours(prompts: Sequence[list[int]]) -> list[int]:
+    """Numbers of the prompts, the same for neighbours that are equal."""
+    return list(accumulate((before != after for before, after in pairwise(prompts)), initial=0))
+
+
+def _right_padded(pairs: Sequence[Pair], device: torch.device) -> tuple[TokenBatch, Tensor]:
+    """Prompts with their responses, those of neighbours sharing an equal prompt, and the index of each last token."""
+    rows = [prompt + response for prompt, response in pairs]
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
     ids = torch.zeros(mask.shape, dtype=torch.int64)
     ids[mask] = torch.tensor([token for row in rows for token in row])
-    tokens = TokenBatch(ids.to(device), mask.to(device), position_ids(mask).to(device))
+    numbers = _neighbours([prompt for prompt, _ in pairs])
+    prefixes = None
+    if numbers[-1] + 1 < len(numbers):
+        shared = torch.tensor([len(prompt) for prompt, _ in pairs]).minimum(lengths - 1)
+        prefixes = Prefixes(shared.to(device), torch.tensor(numbers, device=device))
+    tokens = TokenBatch(ids.to(device), mask.to(device), position_ids(mask).to(device), prefixes=prefixes)
     return tokens, (lengths - 1).to(device)

@@ -13,7 +13,15 @@ from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.functional import completion_mask, position_ids
 from lightning_rlhf.rollout.cache import make_room
 
-__all__ = ["SampledResponses", "check_lengths", "finish_responses", "invert_cdf", "sample_responses", "wrapped_model"]
+__all__ = [
+    "SampledResponses",
+    "check_lengths",
+    "finish_responses",
+    "invert_cdf",
+    "prompt_numbers",
+    "sample_responses",
+    "wrapped_model",
+]
 
 _COMPACT_SHARE = 0.75
 """Finished rows leave the batch once no more than this share of it still runs: copying the cache has its price."""
@@ -45,9 +53,8 @@ def sample_responses(
     """Samples one response per row from the model's own distribution: no top-k, no top-p, no penalty.
 
     One pass over the prompts, those of neighbouring rows that are equal once, then one token per row and step with the
-    key-value cache. Rows that have stopped are
-    taken out of the batch and the cache. Which rows run beside a row, how far they are padded and when rows leave
-    changes nothing but the last bits of the logits.
+    key-value cache. Rows that have stopped are taken out of the batch and the cache. Which rows run beside a row, how
+    far they are padded and when rows leave changes nothing but the last bits of the logits.
 
     Args:
         model: a causal language model of transformers, in eval mode.
@@ -147,6 +154,21 @@ def check_lengths(model: nn.Module, prompt_mask: Tensor, max_response_length: in
         )
 
 
+def prompt_numbers(prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
+    """Numbers prompts from 0, those of neighbouring rows that are equal alike: `(B,)`.
+
+    Args:
+        prompt_ids: `(B, P)`, left-padded.
+        prompt_mask: `(B, P)`, True = keep.
+
+    >>> prompt_numbers(torch.tensor([[1, 2], [1, 2], [0, 2]]), torch.tensor([[1, 1], [1, 1], [0, 1]])).tolist()
+    [0, 0, 1]
+    """
+    rows = torch.cat([prompt_ids, prompt_mask.to(prompt_ids.dtype)], dim=1)
+    numbers: Tensor = torch.unique_consecutive(rows, return_inverse=True, dim=0)[1]
+    return numbers
+
+
 def wrapped_model(model: nn.Module) -> nn.Module:
     """The model of transformers inside a wrapper of peft, or the model itself."""
     inner: Callable[[], nn.Module] | None = getattr(model, "get_base_model", None)
@@ -187,10 +209,8 @@ class _CachedSteps:
 
     def _begun(self, prompt_ids: Tensor) -> Tensor:
         """The pass over the prompts: one that several neighbouring rows go on from passes once."""
-        rows = torch.stack([prompt_ids, self._mask])
-        is_new = torch.ones(len(prompt_ids), dtype=torch.bool, device=prompt_ids.device)
-        is_new[1:] = (rows[:, 1:] != rows[:, :-1]).any(0).any(-1)
-        firsts, owners = is_new.nonzero().squeeze(-1), is_new.cumsum(0) - 1
+        owners = prompt_numbers(prompt_ids, self._mask)
+        firsts = torch.searchsorted(owners, torch.arange(int(owners[-1]) + 1, device=owners.device))
         logits = self._next_logits(prompt_ids[firsts], self._mask[firsts], self._positions[firsts])
         if len(firsts) < len(owners):
             self._cache.batch_select_indices(owners)

@@ -121,12 +121,14 @@ def test_the_package_runs_as_a_module():
 
 def test_the_collector_leaves_out_what_a_process_of_ours_imports_and_nothing_in_somebody_elses(monkeypatch, capsys):
     gc.unfreeze()
-    assert main(["plugins", "list"]) == 0
-    assert gc.get_freeze_count() == 0
-    monkeypatch.setattr(sys, "argv", ["lightning-rlhf", "plugins", "list"])
     try:
+        assert main(["plugins", "list"]) == 0
+        assert gc.get_freeze_count() == 0
+        monkeypatch.setattr(sys, "argv", ["lightning-rlhf", "plugins", "list"])
         assert main() == 0
         assert gc.get_freeze_count() > 0
         assert gc.isenabled()
     finally:
         gc.unfreeze()
+        gc.collect()
+        gc.freeze()  # as for all tests

@@ -3,8 +3,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_rlhf.models import LanguageModel, ScalarModel, length_chunks
-from lightning_rlhf.models.length_chunks import in_row_order, row_chunks
+from lightning_rlhf.models import LanguageModel, ScalarModel
+from lightning_rlhf.models import row_chunks as chunking
+from lightning_rlhf.models.length_chunks import length_chunks
+from lightning_rlhf.models.row_chunks import in_row_order, row_chunks
 
 ROWS = [[5, 9, 0, 7, 33, 2, 0], [12, 40], [3, 17, 60, 61, 62, 63, 4, 5, 6], [8, 0, 1], [50, 51, 52, 53, 54, 55, 56]]
 
@@ -12,12 +14,12 @@ ROWS = [[5, 9, 0, 7, 33, 2, 0], [12, 40], [3, 17, 60, 61, 62, 63, 4, 5, 6], [8, 
 @pytest.fixture
 def cheap_calls(monkeypatch):
     """A call costs nothing, so that each length gets its own."""
-    monkeypatch.setattr(length_chunks, "TOKENS_PER_CALL", 0)
+    monkeypatch.setattr(chunking, "TOKENS_PER_CALL", 0)
 
 
 @pytest.fixture
 def costly_calls(monkeypatch):
-    monkeypatch.setattr(length_chunks, "TOKENS_PER_CALL", 10**6)
+    monkeypatch.setattr(chunking, "TOKENS_PER_CALL", 10**6)
 
 
 def cost(lengths, chunks, tokens_per_call):
@@ -35,7 +37,7 @@ def compositions(order):
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=7), st.integers(0, 40))
 def test_no_other_cut_costs_less(lengths, tokens_per_call):
-    chunks = length_chunks.length_chunks(lengths, tokens_per_call=tokens_per_call)
+    chunks = length_chunks(lengths, tokens_per_call=tokens_per_call)
     assert sorted(row for rows in chunks for row in rows) == list(range(len(lengths)))
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     least = min(cost(lengths, cut, tokens_per_call) for cut in compositions(order))
@@ -64,7 +66,7 @@ class TestExactness:
         tokens = make_tokens(ROWS, left=left, length=11)
         keep = tokens.attention_mask & (tokens.input_ids % 2 == 0)
         expected, gradients = outputs(model, tokens, keep)
-        monkeypatch.setattr(length_chunks, "TOKENS_PER_CALL", 0)
+        monkeypatch.setattr(chunking, "TOKENS_PER_CALL", 0)
         assert len(row_chunks(model, tokens)) == 4  # two rows are equally long
         found, found_gradients = outputs(model, tokens, keep)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -3,8 +3,8 @@ import torch
 from transformers import MambaConfig, MambaModel
 
 from lightning_rlhf.batches import Prefixes, SharedPrefixBatch
-from lightning_rlhf.models import LoRA, ScalarModel, add_adapter, enable_gradient_checkpointing
-from lightning_rlhf.models.shared_prefix import shared_prefixes
+from lightning_rlhf.models import LanguageModel, LoRA, ScalarModel, add_adapter, enable_gradient_checkpointing
+from lightning_rlhf.models.row_chunks import row_chunks
 
 GROUPS = {
     (5, 9, 0, 7, 33, 2, 8, 8, 1, 14): [[0], [12, 40, 41, 8, 0], [3, 17]],
@@ -38,12 +38,27 @@ def passed_tokens(monkeypatch):
     return count
 
 
+def is_shared(backbone, tokens, prefixes):
+    """Whether the rows pass behind their prefixes."""
+    return isinstance(row_chunks(backbone, tokens._replace(prefixes=prefixes))[0].tokens, SharedPrefixBatch)
+
+
 def scores_and_gradients(model, tokens, prefixes):
+    scores = model.scores(tokens._replace(prefixes=prefixes), tokens.attention_mask.sum(-1) - 1)
+    return results_and_gradients(model, scores)
+
+
+def results_and_gradients(model, results):
     model.zero_grad()
-    scores = model.scores(tokens, tokens.attention_mask.sum(-1) - 1, prefixes)
-    weights = torch.linspace(-1.0, 2.0, len(scores))
-    (scores.square() * weights).sum().backward()
-    return scores.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    weights = torch.linspace(-1.0, 2.0, results.numel()).view(results.shape)
+    (results.square() * weights).mean().backward()
+    return results.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_equal_gradients(found, expected):
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-4, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "neox", "opt", "gemma2", "qwen2"])
@@ -53,9 +68,30 @@ class TestExactness:
         expected, gradients = scores_and_gradients(model, tokens, None)
         found, found_gradients = scores_and_gradients(model, tokens, prefixes)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-        assert found_gradients.keys() == gradients.keys()
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(found_gradients[name], gradient, atol=1e-4, rtol=1e-4, msg=name)
+        assert_equal_gradients(found_gradients, gradients)
+
+    @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
+    @pytest.mark.parametrize("kind", [LanguageModel, ScalarModel.from_language_model], ids=["language", "scalar"])
+    def test_every_position_behind_the_prefixes_is_read_as_in_separate_rows(
+        self, architecture, kind, left, load_tiny, make_tokens, prefixes, passed_tokens
+    ):
+        loaded = load_tiny(architecture)
+        model = LanguageModel(loaded.model) if kind is LanguageModel else kind(loaded)
+        tokens = make_tokens([[*p, *response] for p, responses in GROUPS.items() for response in responses], left=left)
+        place = tokens.attention_mask.cumsum(-1) - 1  # in its own row
+        keep = tokens.attention_mask & (place >= prefixes.lengths[:, None]) & (place % 2 == 0)
+        counts = passed_tokens(loaded.model)
+
+        def read(given):
+            output = model(tokens._replace(prefixes=given), keep)
+            return results_and_gradients(model, getattr(output, "logits", output))
+
+        expected, gradients = read(None)
+        counts.clear()
+        found, found_gradients = read(prefixes)
+        assert counts == [3 * 10, 9 * 6]
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        assert_equal_gradients(found_gradients, gradients)
 
     def test_the_shared_tokens_pass_once(self, architecture, load_tiny, tokens, prefixes, passed_tokens):
         model = ScalarModel.from_language_model(load_tiny(architecture))
@@ -83,28 +119,27 @@ def test_an_adapter_gets_the_gradients_of_separate_rows(load_tiny, tokens, prefi
     found, found_gradients = scores_and_gradients(model, tokens, prefixes)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert any("lora_A" in name and gradient.any() for name, gradient in gradients.items())
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(found_gradients[name], gradient, atol=1e-4, rtol=1e-4, msg=name)
+    assert_equal_gradients(found_gradients, gradients)
 
 
 class TestRowsAsTheyAre:
     def test_rows_stay_apart_where_they_share_little(self, load_tiny, tokens, prefixes):
         backbone = load_tiny("gpt2").model.base_model
         alone = Prefixes(prefixes.lengths, torch.arange(len(prefixes.lengths)))
-        assert shared_prefixes(backbone, tokens, alone) is tokens
-        assert isinstance(shared_prefixes(backbone, tokens, prefixes), SharedPrefixBatch)
+        assert not is_shared(backbone, tokens, alone)
+        assert is_shared(backbone, tokens, prefixes)
 
     def test_rows_stay_apart_where_one_of_them_shares_nothing(self, load_tiny, tokens, prefixes):
         lengths = prefixes.lengths.clone()
         lengths[3:5] = 0
         backbone = load_tiny("gpt2").model.base_model
-        assert shared_prefixes(backbone, tokens, prefixes._replace(lengths=lengths)) is tokens
+        assert not is_shared(backbone, tokens, prefixes._replace(lengths=lengths))
 
     def test_rows_stay_apart_where_activations_are_recomputed(self, load_tiny, tokens, prefixes):
         backbone = load_tiny("llama").model.base_model
         enable_gradient_checkpointing(backbone)
-        assert shared_prefixes(backbone, tokens, prefixes) is tokens
+        assert not is_shared(backbone, tokens, prefixes)
 
     def test_rows_stay_apart_in_an_architecture_that_carries_a_state(self, tokens, prefixes):
         mamba = MambaModel(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4))
-        assert shared_prefixes(mamba, tokens, prefixes) is tokens
+        assert not is_shared(mamba, tokens, prefixes)

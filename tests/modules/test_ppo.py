@@ -1,5 +1,7 @@
 """PPO: what it starts from, what moves, what must not."""
 
+import dataclasses
+
 import lightning as L
 import pytest
 import torch
@@ -160,6 +162,29 @@ def test_the_converter_ranks_the_responses_of_each_prompt(kit, tmp_path):
     for first in range(0, 12, 4):  # K neighbours answer the same prompt
         assert (rollout.prompt_ids[first : first + 4] == rollout.prompt_ids[first]).all()
     assert abs(float(trainer.callback_metrics["objective/scores"])) < 1e-6  # linear: each prompt's rewards sum to 0
+
+
+def test_a_minibatch_passes_the_prompt_of_several_responses_once(kit, tmp_path):
+    module, data = kit.ppo(num_responses_per_prompt=4, rollout_size=3, learning_rate=0.0)
+    kit.fit((module, data), tmp_path, limit_val_batches=0)
+    counts = []
+    module.actor_critic.policy.model.get_input_embeddings().register_forward_hook(
+        lambda module, args, output: counts.append(args[0].numel())
+    )
+    order = torch.tensor([7, 2, 10, 0, 5, 8, 1, 3, 11, 4, 9, 6])
+    with torch.no_grad():
+        rollout, logprobs, values = module._evaluated(order)
+        num_prompts = len(rollout.prompt_ids.unique(dim=0))
+        num_passed, (_, *calls) = sum(counts), counts
+        assert len(calls) == 1
+        assert counts[0] == num_prompts * (rollout.prompt_mask.sum(-1).max() - 1)
+        module.settings = dataclasses.replace(module.settings, num_responses_per_prompt=1)
+        counts.clear()
+        _, expected, expected_values = module._evaluated(order)
+    assert num_passed < 0.8 * sum(counts)
+    back = order.argsort()
+    torch.testing.assert_close(logprobs, expected[back], atol=1e-5, rtol=0)
+    torch.testing.assert_close(values, expected_values[back], atol=1e-5, rtol=0)
 
 
 def test_the_value_model_starts_from_the_reward_model(kit, tmp_path):

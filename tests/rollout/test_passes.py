@@ -91,3 +91,58 @@ def test_gradients_flow_back_from_rows():
     table = to_rows(flat, torch.tensor([[True, False], [True, True]]))
     (table * torch.tensor([[1.0, 5.0], [2.0, 3.0]])).sum().backward()
     assert flat.grad.tolist() == [1.0, 2.0, 3.0]
+
+
+@pytest.fixture
+def count_tokens():
+    """`count_tokens(module)`: the list of how many tokens each call of its embedding takes from here on."""
+
+    def count(module):
+        counts = []
+        embedding = next(each for each in module.modules() if isinstance(each, torch.nn.Embedding))
+        embedding.register_forward_hook(lambda module, args, output: counts.append(args[0].numel()))
+        return counts
+
+    return count
+
+
+class TestResponsesOfOnePrompt:
+    @pytest.fixture
+    def repeated(self, prompts):
+        """Two long prompts, three responses each, but the last with two."""
+        index = torch.tensor([2, 2, 2, 5, 5, 1])
+        ids, mask = prompts.prompt_ids[index], prompts.prompt_mask[index]
+        longer = torch.tensor([3, 4, 5, 6, 7, 8, 9, 10]).expand(6, 8)
+        return prompts._replace(
+            prompt_ids=torch.cat([ids.masked_fill(~mask, 11), longer], 1),
+            prompt_mask=torch.cat([torch.ones_like(mask), torch.ones_like(longer, dtype=torch.bool)], 1),
+        )
+
+    @pytest.mark.parametrize("family", ["llama", "gpt2"])
+    def test_pass_their_prompt_once_and_are_scored_as_if_alone(self, tiny, repeated, sampled, family, count_tokens):
+        actor_critic = tiny.actor_critic(getattr(tiny, family)())
+        counts = count_tokens(actor_critic.policy)
+        arguments = {"temperature": 0.7, "runtime": RolloutRuntime()}
+        together = score_tokens(actor_critic, repeated, sampled, **arguments, batch_size=6)
+        width = repeated.prompt_ids.shape[1]
+        # three prompts less their last tokens, and what follows them
+        assert counts == [3 * (width - 1), 6 * (1 + 5)]
+        alone = score_tokens(actor_critic, repeated, sampled, **arguments, batch_size=1)
+        for name, found, expected in zip(together._fields, together, alone, strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=0, msg=name)
+
+    def test_stay_together_where_rows_are_cut_into_batches(self, tiny, repeated, sampled, count_tokens):
+        actor_critic = tiny.actor_critic()
+        counts = count_tokens(actor_critic.policy)
+        score_tokens(actor_critic, repeated, sampled, temperature=1.0, runtime=RolloutRuntime(), batch_size=3)
+        width = repeated.prompt_ids.shape[1]
+        assert counts[:2] == [width - 1, 3 * (1 + 5)]
+
+    def test_share_nothing_of_a_prompt_of_one_token(self, tiny, prompts, sampled):
+        ids = torch.full((6, 1), 3)
+        rows = response_rows(ids, ids.bool(), *sampled[:2])
+        actor_critic = tiny.actor_critic()
+        expected = policy_outputs(
+            actor_critic, rows._replace(tokens=rows.tokens._replace(prefixes=None)), temperature=1.0
+        )
+        assert torch.equal(policy_outputs(actor_critic, rows, temperature=1.0).logprobs, expected.logprobs)

@@ -46,6 +46,21 @@ def test_scores_do_not_depend_on_the_batch_size(tiny, responses):
     torch.testing.assert_close(first, second, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("own_template", [False, True], ids=["the policy's ids", "its own template"])
+def test_responses_to_one_prompt_pass_it_once_and_get_the_scores_of_rows_alone(tiny, own_template):
+    prompts = tiny.prompts(["cdefghijkc"] * 3 + ["e"])
+    ids = torch.tensor([[4, 5, 1], [6, 1, 0], [7, 8, 9], [1, 0, 0]])
+    responses = describe_responses(prompts, finish_responses(ids, [1]), tiny.formatter())
+    formatter = tiny.formatter(prefix="l") if own_template else None
+    subject, counts = scorer(tiny, formatter, batch_size=3), []
+    subject.model.backbone.get_input_embeddings().register_forward_hook(
+        lambda module, args, output: counts.append(args[0].numel())
+    )
+    together = subject.score(responses)
+    assert counts[:2] == [10 + own_template, 3 * 4]
+    torch.testing.assert_close(together, scorer(tiny, formatter, batch_size=1).score(responses), atol=1e-5, rtol=0)
+
+
 def test_with_the_policys_formatter_the_sampled_ids_are_scored(tiny, responses):
     formatter = tiny.formatter()
     formatter.encode_prompt = formatter.encode = None  # nothing is tokenized again

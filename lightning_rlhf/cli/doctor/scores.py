@@ -81,7 +81,7 @@ class StartingScores(Check):
             return
         batch = subject.run.placed(collate_rankings(rows))
         with subject.run.trainer.precision_plugin.forward_context():
-            scores = module.model.scores(batch.tokens, batch.last_positions, batch.prefixes).float().cpu()
+            scores = module.model.scores(batch.tokens, batch.last_positions).float().cpu()
         facts = f"of {len(scores)} candidates before training: deviation {float(scores.std(correction=0)):.3g}"
         if not bool(scores.isfinite().all()):
             yield self.failed(f"{facts}, some are not finite", "Check the base: it computes nan or infinite states.")

@@ -26,7 +26,7 @@ from lightning_rlhf.data.collation import collate_demonstrations, collate_packed
 from lightning_rlhf.data.rows import DemonstrationRows, Row, Tally
 from lightning_rlhf.data.sampling import row_order
 from lightning_rlhf.data.storage import tokenized_rows
-from lightning_rlhf.models.shared_prefix import shared_prefixes
+from lightning_rlhf.models.row_chunks import row_chunks
 from lightning_rlhf.modules import PPOModule, RewardModule
 from lightning_rlhf.rollout import RolloutLoader, policy_outputs, response_rows
 from lightning_rlhf.rollout.passes import ResponseRows, reference_logprobs
@@ -111,11 +111,11 @@ def micro_batch(run: PreparedRun, rows: Sequence[Row]) -> Callable[[], Tensor]:
 def _rankings(run: PreparedRun, data: RankingData, rows: Sequence[Row]) -> Probe:
     """The heaviest of many batches as the run might draw them: which of them share the pass over prompts varies."""
     drawn = [_drawn(run, batch) for batch in _batches(run.module.seed, rows, data.batch_size)]
-    batch, inputs = max(drawn, key=lambda pair: _num_tokens(pair[1]))
-    shared = isinstance(inputs, SharedPrefixBatch)
+    batch, calls = max(drawn, key=lambda pair: sum(_num_tokens(inputs) for inputs in pair[1]))
+    shared = calls[0] if isinstance(calls[0], SharedPrefixBatch) else None
     longest = int(batch.tokens.input_ids.shape[1])
-    rest = inputs.rows.input_ids.shape[1] if isinstance(inputs, SharedPrefixBatch) else max(longest // 2, 1)
-    before = inputs.prefixes.input_ids.shape[1] if isinstance(inputs, SharedPrefixBatch) else longest - rest
+    rest = max(longest // 2, 1) if shared is None else shared.rows.input_ids.shape[1]
+    before = longest - rest if shared is None else shared.prefixes.input_ids.shape[1]
     number = max(round(len(batch.last_positions) / len(batch.ranks)), 2)
     row = {
         "prompt_ids": [0] * before,
@@ -129,16 +129,19 @@ def _rankings(run: PreparedRun, data: RankingData, rows: Sequence[Row]) -> Probe
 
     def prepare(copies: int, _: int) -> Callable[[], Tensor]:
         made = collate_rankings([row] * copies)
-        return partial(_step, run, run.placed(made if shared else made._replace(prefixes=None)))
+        if shared is None:
+            made = made._replace(tokens=made.tokens._replace(prefixes=None))
+        return partial(_step, run, run.placed(made))
 
     return Probe(prepare, 0, Size(len(batch.last_positions) / number, 0))
 
 
-def _drawn(run: PreparedRun, rows: Sequence[Row]) -> tuple[RankingBatch, TokenBatch | SharedPrefixBatch]:
+def _drawn(run: PreparedRun, rows: Sequence[Row]) -> tuple[RankingBatch, list[TokenBatch | SharedPrefixBatch]]:
+    """A batch, and what the transformer is called with for it."""
     batch = collate_rankings(rows)
     module = run.module
     assert isinstance(module, RewardModule)
-    return batch, shared_prefixes(module.model.backbone, batch.tokens, batch.prefixes)
+    return batch, [chunk.tokens for chunk in row_chunks(module.model.backbone, batch.tokens)]
 
 
 def _num_tokens(inputs: TokenBatch | SharedPrefixBatch) -> int:
@@ -218,6 +221,7 @@ def _rollout(prompt: Sequence[int], copies: int, response_length: int, total_len
     while prompts.shape[1] < total_length - response_length:
         prompts = prompts.repeat(1, 2)
     prompts = prompts[:, : total_length - response_length]
+    prompts[:, 0] = torch.arange(copies) % 2  # equal neighbours would share their pass, which not all rows of a run do
     responses = torch.zeros((copies, response_length), dtype=torch.int64)
     mask, numbers = torch.ones_like(responses, dtype=torch.bool), torch.zeros(responses.shape)
     return Rollout(

@@ -23,7 +23,7 @@ def inspect_ranking(run: PreparedRun, row: Row) -> Inspection:
     batch: RankingBatch = run.placed(collate_rankings([row]))
     module: Any = run.module
     with torch.no_grad(), run.trainer.precision_plugin.forward_context():
-        flat = iter(module.model.scores(batch.tokens, batch.last_positions, batch.prefixes).float().tolist())
+        flat = iter(module.model.scores(batch.tokens, batch.last_positions).float().tolist())
     scores = [next(flat) if candidate else None for candidate in row["candidates"]]
     facts = {
         "candidates": f"{len(scores)}, ranked {sum(row['candidates'])}",
