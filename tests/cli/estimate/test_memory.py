@@ -38,7 +38,7 @@ class Constant(RewardFunction):
 RECORDS = {
     "sft": [Demonstration((Message("user", "a" * 30), Message("assistant", "b" * 40))) for _ in range(24)],
     "reward": [Ranking("a" * 30, ("b" * 20, "c" * 20, "d" * 20), (0, 1, 2)) for _ in range(24)],
-    "ppo": [Prompt("a" * 30) for _ in range(24)],
+    "ppo": [Prompt(chr(ord("a") + row) * 30) for row in range(24)],  # equal neighbours would share their pass
 }
 
 
