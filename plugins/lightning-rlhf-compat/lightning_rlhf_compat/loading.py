@@ -6,9 +6,10 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.registry import check_importable
@@ -66,7 +67,7 @@ def _file_module(file: Path, path: str) -> ModuleType:
     name = f"_lightning_rlhf_compat_{hashlib.sha256(bytes(file) + file.read_bytes()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, file, loader=_AsItStands(name, str(file)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -77,6 +78,14 @@ def _file_module(file: Path, path: str) -> ModuleType:
         del sys.modules[name]
         raise _broken(path, error, "The file is executed as it stands, without its command line.") from error
     return module
+
+
+class _AsItStands(SourceFileLoader):
+    """Leaves Python's own cache of compiled files alone, which takes a file for unchanged within a second."""
+
+    def path_stats(self, path: Any) -> NoReturn:
+        """No time of change: nothing is looked up in the cache, and nothing is put there."""
+        raise OSError
 
 
 def _broken(path: str, error: BaseException, advice: str) -> ConfigError:
