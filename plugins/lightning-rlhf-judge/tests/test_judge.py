@@ -175,6 +175,15 @@ def test_a_stalled_question_does_not_hold_up_a_failure(made, judge):
     assert time.monotonic() - start < 5
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts, even where the tests run in a shell's background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_does_not_wait_for_a_stalled_judge(made, judge):
     judge.script = ["stall"]
     function = made(timeout_s=60.0)
