@@ -35,7 +35,7 @@ class TokenBatch(NamedTuple):
     """Rows of tokens as a model takes them.
 
     `segment_ids` numbers the documents of a packed row from 0; None: one document per row. `position_ids` restart in
-    each document. With `prefixes` a model may pass what rows share once, where nothing is read before its end.
+    each document. What rows share by `prefixes` a model may pass once: nothing is read within it.
     """
 
     input_ids: Int64[Tensor, "B T"]

@@ -109,7 +109,7 @@ def count_tokens():
 class TestResponsesOfOnePrompt:
     @pytest.fixture
     def repeated(self, prompts):
-        """Two long prompts, three responses each, but the last with two."""
+        """Three long prompts with three responses, two and one."""
         index = torch.tensor([2, 2, 2, 5, 5, 1])
         ids, mask = prompts.prompt_ids[index], prompts.prompt_mask[index]
         longer = torch.tensor([3, 4, 5, 6, 7, 8, 9, 10]).expand(6, 8)
