@@ -6,6 +6,7 @@ tensor of a batch. `B` rows, `T` tokens, `P` prompt tokens, `R` response tokens,
 
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -43,6 +44,10 @@ class TokenBatch(NamedTuple):
     position_ids: Int64[Tensor, "B T"]
     segment_ids: Int64[Tensor, "B T"] | None = None
     prefixes: Prefixes | None = None
+
+    def real_tokens_first(self) -> Int64[Tensor, "B T"]:
+        """The columns of each row, those of its real tokens first, in their order: prompts are padded on the left."""
+        return (~self.attention_mask).to(torch.uint8).argsort(dim=1, stable=True)
 
 
 class SharedPrefixBatch(NamedTuple):

@@ -68,7 +68,8 @@ def row_chunks(model: PreTrainedModel, tokens: TokenBatch) -> list[RowChunk]:
             return [RowChunk(*shared)]
     if len(chunks) == 1 and widths[0] == tokens.input_ids.shape[1]:
         return [RowChunk(tokens)]
-    return [_chunk(tokens, rows, width) for rows, width in zip(chunks, widths, strict=True)]
+    columns = tokens.real_tokens_first()
+    return [_chunk(tokens, rows, columns[:, :width]) for rows, width in zip(chunks, widths, strict=True)]
 
 
 def in_row_order(parts: Sequence[Tensor], chunks: Sequence[RowChunk], keep: Tensor) -> Tensor:
@@ -86,10 +87,8 @@ def in_row_order(parts: Sequence[Tensor], chunks: Sequence[RowChunk], keep: Tens
     return torch.cat(list(parts)).index_select(0, order.argsort())
 
 
-def _chunk(tokens: TokenBatch, rows: Sequence[int], width: int) -> RowChunk:
+def _chunk(tokens: TokenBatch, rows: Sequence[int], columns: Tensor) -> RowChunk:
     index = torch.tensor(list(rows), device=tokens.input_ids.device)
-    # real tokens first, in their order: prompts are padded on the left
-    columns = (~tokens.attention_mask[index]).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
-    places = index[:, None], columns
+    places = index[:, None], columns[index]
     taken = TokenBatch(tokens.input_ids[places], tokens.attention_mask[places], tokens.position_ids[places])
     return RowChunk(taken, places)

@@ -45,8 +45,7 @@ def behind_prefixes(tokens: TokenBatch, prefixes: Prefixes, *, at_most: float) -
     first_rows = torch.searchsorted(owners, torch.arange(num_prefixes, device=device))
     before = torch.arange(longest, device=device) - (longest - prefixes.lengths[first_rows])[:, None]
     after = torch.arange(rest, device=device) + prefixes.lengths[:, None]
-    # real tokens first, in their order: prompts are padded on the left
-    columns = (~tokens.attention_mask).to(torch.uint8).argsort(dim=1, stable=True)
+    columns = tokens.real_tokens_first()
     last = columns.shape[1] - 1
     heads = first_rows[:, None], columns[first_rows].gather(1, before.clamp(0, last))
     places = torch.arange(len(lengths), device=device)[:, None], columns.gather(1, after.clamp(0, last))

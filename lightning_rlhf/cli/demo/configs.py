@@ -87,19 +87,19 @@ def _sft(output: Path) -> Stage:
         "max_response_length": MAX_RESPONSE_LENGTH,
     }
     data = {"source": _source(output, "dialogues"), "batch_size": 32, "max_length": 128}
-    return "SFTModule", model, ("DemonstrationData", data), {"max_epochs": 3}
+    return "SFTModule", model, ("DemonstrationData", data), {"max_epochs": 2}
 
 
 def _reward(output: Path) -> Stage:
     model = {
         "base": str(output / "sft" / "model"),
-        "learning_rate": 5.0e-4,
+        "learning_rate": 1.0e-3,
         "warmup_steps": 10,
         "lr_schedule": "cosine",
         "loss": "regression",
     }
-    data = {"source": _source(output, "rankings"), "batch_size": 16, "max_length": 128}
-    return "RewardModule", model, ("RankingData", data), {"max_epochs": 2}
+    data = {"source": _source(output, "rankings"), "batch_size": 8, "max_length": 128}
+    return "RewardModule", model, ("RankingData", data), {"max_epochs": 1}
 
 
 def _ppo(output: Path) -> Stage:
@@ -120,10 +120,12 @@ def _ppo(output: Path) -> Stage:
         "num_epochs": 1,
         "max_response_length": MAX_RESPONSE_LENGTH,
         "temperature": TEMPERATURE,
-        "kl_coef": 0.06,
+        # reward models of other seeds differ in scale; normalised, one coefficient means the same to all
+        "score_normalizer": {"class_path": "lightning_rlhf.rollout.ScoreNormalizer"},
+        "kl_coef": 0.12,
         "value_coef": 0.2,
         # without it the policy would end with one friendly sentence for every question
-        "ptx_coef": 0.3,
+        "ptx_coef": 0.8,
         "missing_stop_penalty": 0.3,
     }
     data = {
