@@ -122,10 +122,10 @@ def _ppo(output: Path) -> Stage:
         "temperature": TEMPERATURE,
         # reward models of other seeds differ in scale; normalised, one coefficient means the same to all
         "score_normalizer": {"class_path": "lightning_rlhf.rollout.ScoreNormalizer"},
-        "kl_coef": 0.12,
+        "kl_coef": 0.13,
         "value_coef": 0.2,
         # without it the policy would end with one friendly sentence for every question
-        "ptx_coef": 0.8,
+        "ptx_coef": 0.5,
         "missing_stop_penalty": 0.3,
     }
     data = {
