@@ -122,7 +122,7 @@ def _ppo(output: Path) -> Stage:
         "temperature": TEMPERATURE,
         # reward models of other seeds differ in scale; normalised, one coefficient means the same to all
         "score_normalizer": {"class_path": "lightning_rlhf.rollout.ScoreNormalizer"},
-        "kl_coef": 0.13,
+        "kl_coef": 0.12,
         "value_coef": 0.2,
         # without it the policy would end with one friendly sentence for every question
         "ptx_coef": 0.5,
