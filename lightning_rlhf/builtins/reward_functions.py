@@ -193,6 +193,11 @@ def _function_at(path: str) -> Callable[..., Any]:
     module_name, colon, name = path.partition(":")
     if not colon or not module_name or not name:
         raise ConfigError(f"the path of a reward function must be 'module:name', got {path!r}.")
+    if module_name.endswith(".py"):
+        module = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise ConfigError(
+            f"the path of a reward function must name a module, not a file, got {path!r}. Did you mean '{module}:{name}'?"
+        )
     check_importable(f"{module_name}.{name}")
     try:
         found: Any = importlib.import_module(module_name)

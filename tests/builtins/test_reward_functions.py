@@ -188,6 +188,7 @@ def test_function_names_the_column_that_its_function_needs():
         ("own_rewards", "must be 'module:name'"),
         ("own_rewards:", "must be 'module:name'"),
         ("no_such_module_here:f", "must be importable"),
+        ("./my/rewards.py:f", "must name a module, not a file, got './my/rewards.py:f'. Did you mean 'my.rewards:f'?"),
         ("broken_rewards:f", r"must be importable, got 'broken_rewards:f' \(ZeroDivisionError"),
         ("own_rewards:everythin", "Did you mean 'everything'"),
         ("own_rewards:zzzz", "got 'zzzz'.$"),
