@@ -196,7 +196,8 @@ def _function_at(path: str) -> Callable[..., Any]:
     if module_name.endswith(".py"):
         module = module_name.removesuffix(".py").strip("./").replace("/", ".")
         raise ConfigError(
-            f"the path of a reward function must name a module, not a file, got {path!r}. Did you mean '{module}:{name}'?"
+            f"the path of a reward function must name a module, not a file, got {path!r}. "
+            f"Did you mean '{module}:{name}'?"
         )
     check_importable(f"{module_name}.{name}")
     try:
