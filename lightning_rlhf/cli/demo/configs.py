@@ -120,7 +120,7 @@ def _ppo(output: Path) -> Stage:
         "num_epochs": 1,
         "max_response_length": MAX_RESPONSE_LENGTH,
         "temperature": TEMPERATURE,
-        # reward models of other seeds differ in scale; normalised, one coefficient means the same to all
+        # normalised, the coefficient below does not depend on the scale of the reward model
         "score_normalizer": {"class_path": "lightning_rlhf.rollout.ScoreNormalizer"},
         "kl_coef": 0.12,
         "value_coef": 0.2,
