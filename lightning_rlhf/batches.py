@@ -36,7 +36,8 @@ class TokenBatch(NamedTuple):
     """Rows of tokens as a model takes them.
 
     `segment_ids` numbers the documents of a packed row from 0; None: one document per row. `position_ids` restart in
-    each document. What rows share by `prefixes` a model may pass once: nothing is read within it.
+    each document. What rows share by `prefixes` a model may pass once: nothing is read within it. `right_padded`
+    says that every row has its real tokens first: causal attention does not see what follows them.
     """
 
     input_ids: Int64[Tensor, "B T"]
@@ -44,6 +45,7 @@ class TokenBatch(NamedTuple):
     position_ids: Int64[Tensor, "B T"]
     segment_ids: Int64[Tensor, "B T"] | None = None
     prefixes: Prefixes | None = None
+    right_padded: bool = False
 
     def real_tokens_first(self) -> Int64[Tensor, "B T"]:
         """The columns of each row, those of its real tokens first, in their order: prompts are padded on the left."""

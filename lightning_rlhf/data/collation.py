@@ -19,7 +19,7 @@ Rows = Sequence[Mapping[str, Any]]
 def collate_demonstrations(rows: Rows) -> DemonstrationBatch:
     """Rows of one document each, padded on the right. The counts are this batch's own."""
     ids, mask = _right_padded([row["input_ids"] for row in rows])
-    return _demonstration_batch(rows, TokenBatch(ids, mask, position_ids(mask)))
+    return _demonstration_batch(rows, TokenBatch(ids, mask, position_ids(mask), right_padded=True))
 
 
 def collate_packed(rows: Rows) -> DemonstrationBatch:
@@ -59,7 +59,7 @@ def collate_rankings(rows: Rows) -> RankingBatch:
     last_positions, prompt_of_row = mask.sum(-1) - 1, candidates.nonzero()[:, 0]
     prefixes = Prefixes(last_positions + 1 - lengths[candidates], prompt_of_row)
     return RankingBatch(
-        tokens=TokenBatch(ids, mask, position_ids(mask), prefixes=prefixes),
+        tokens=TokenBatch(ids, mask, position_ids(mask), prefixes=prefixes, right_padded=True),
         last_positions=last_positions,
         response_lengths=lengths,
         ranks=ranks,

@@ -66,7 +66,7 @@ def row_chunks(model: PreTrainedModel, tokens: TokenBatch) -> list[RowChunk]:
         shared = behind_prefixes(tokens, tokens.prefixes, at_most=(1 - _LEAST_SAVING) * num_tokens)
         if shared is not None:
             return [RowChunk(*shared)]
-    if len(chunks) == 1 and widths[0] == tokens.input_ids.shape[1]:
+    if len(chunks) == 1 and widths[0] == tokens.input_ids.shape[1] and tokens.right_padded:
         return [RowChunk(tokens)]
     columns = tokens.real_tokens_first()
     return [_chunk(tokens, rows, columns[:, :width]) for rows, width in zip(chunks, widths, strict=True)]
@@ -90,5 +90,7 @@ def in_row_order(parts: Sequence[Tensor], chunks: Sequence[RowChunk], keep: Tens
 def _chunk(tokens: TokenBatch, rows: Sequence[int], columns: Tensor) -> RowChunk:
     index = torch.tensor(list(rows), device=tokens.input_ids.device)
     places = index[:, None], columns[index]
-    taken = TokenBatch(tokens.input_ids[places], tokens.attention_mask[places], tokens.position_ids[places])
+    taken = TokenBatch(
+        tokens.input_ids[places], tokens.attention_mask[places], tokens.position_ids[places], right_padded=True
+    )
     return RowChunk(taken, places)

@@ -25,7 +25,8 @@ def call_transformer(model: PreTrainedModel, tokens: TokenBatch) -> Any:
     """The model's own output for a batch of rows; no key-value cache.
 
     Position ids come from the batch, so that padding does not move a row (rule 8); packed rows attend inside their own
-    document only (rule 11).
+    document only (rule 11). Padding on the right is out of the sight of causal attention, so that it is not masked:
+    without a mask attention takes its faster kernels, and holds no `T x T` mask per row.
 
     Args:
         model: a causal language model or a headless transformer.
@@ -38,7 +39,9 @@ def call_transformer(model: PreTrainedModel, tokens: TokenBatch) -> Any:
     if takes(model, "position_ids"):
         inputs["position_ids"] = tokens.position_ids
     if tokens.segment_ids is None:
-        inputs["attention_mask"] = tokens.attention_mask.long()
+        hides_padding = tokens.right_padded and _is_causal(model)
+        mask = torch.ones_like(tokens.attention_mask) if hides_padding else tokens.attention_mask
+        inputs["attention_mask"] = mask.long()
     else:
         _require_packing(model)
         inputs["attention_mask"] = _packing_mask(model, tokens.attention_mask, tokens.segment_ids)
@@ -112,6 +115,12 @@ def _recompute_contexts(model: PreTrainedModel) -> tuple[AbstractContextManager[
     """Contexts of the forward pass and of its recomputation, as `torch.utils.checkpoint` asks for them."""
     adapter = active_adapter(model)
     return nullcontext(), nullcontext() if adapter is None else using_adapter(model, adapter)
+
+
+def _is_causal(model: nn.Module) -> bool:
+    """Whether all attention in a model says that it is causal; one that says nothing may not be."""
+    flags = {vars(module)["is_causal"] for module in model.modules() if "is_causal" in vars(module)}
+    return flags == {True}
 
 
 def takes(model: nn.Module, *names: str) -> bool:

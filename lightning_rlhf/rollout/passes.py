@@ -85,6 +85,7 @@ def response_rows(
         attention_mask=mask.to(device),
         position_ids=position_ids(mask).to(device),
         prefixes=_shared_prompts(prompt_ids, prompt_mask, device),
+        right_padded=bool(prompt_mask[:, 0].all()),
     )
     return ResponseRows(tokens, keep.to(device), response_ids[completion_mask].to(device))
 

@@ -154,5 +154,7 @@ def _right_padded(pairs: Sequence[Pair], device: torch.device) -> tuple[TokenBat
     if numbers[-1] + 1 < len(numbers):
         shared = torch.tensor([len(prompt) for prompt, _ in pairs]).minimum(lengths - 1)
         prefixes = Prefixes(shared.to(device), torch.tensor(numbers, device=device))
-    tokens = TokenBatch(ids.to(device), mask.to(device), position_ids(mask).to(device), prefixes=prefixes)
+    tokens = TokenBatch(
+        ids.to(device), mask.to(device), position_ids(mask).to(device), prefixes=prefixes, right_padded=True
+    )
     return tokens, (lengths - 1).to(device)

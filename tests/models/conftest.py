@@ -136,7 +136,7 @@ def make_tokens() -> Callable[..., TokenBatch]:
             ids[index, place] = torch.tensor(row)
             mask[index, place] = True
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        return TokenBatch(ids, mask, positions)
+        return TokenBatch(ids, mask, positions, right_padded=not left)
 
     return make
 

@@ -1,9 +1,11 @@
 import pytest
 import torch
+from torch.nn import functional
 from torch.utils import checkpoint
 
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models import LanguageModel, ScalarModel, enable_gradient_checkpointing
+from lightning_rlhf.models.transformer_call import call_transformer
 
 
 @pytest.fixture
@@ -54,3 +56,59 @@ def test_a_model_that_cannot_is_refused(tiny):
     model.supports_gradient_checkpointing = False
     with pytest.raises(ModelError, match="LlamaForCausalLM"):
         enable_gradient_checkpointing(model)
+
+
+@pytest.fixture
+def masks_seen(monkeypatch):
+    """The masks that torch's attention is given."""
+    seen = []
+    attend = functional.scaled_dot_product_attention
+
+    def spied(*args, attn_mask=None, **kwargs):
+        seen.append(attn_mask)
+        return attend(*args, attn_mask=attn_mask, **kwargs)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", spied)
+    return seen
+
+
+def read(model, tokens):
+    """Logits of the real tokens and all gradients."""
+    model.zero_grad()
+    logits = call_transformer(model, tokens).logits[tokens.attention_mask]
+    (logits * torch.linspace(-1, 2, logits.numel()).view(logits.shape)).sum().backward()
+    return logits.detach(), {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+class TestPaddingOnTheRight:
+    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+    @pytest.mark.parametrize("architecture", ["gpt2", "llama", "neox", "opt", "gemma2", "qwen2"])
+    def test_changes_nothing_without_a_mask(self, architecture, attention, tiny, make_tokens, rows):
+        model, tokens = tiny(architecture, attention), make_tokens(rows, length=12)
+        logits, gradients = read(model, tokens)
+        expected, expected_gradients = read(model, tokens._replace(right_padded=False))
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+        for name, gradient in expected_gradients.items():
+            torch.testing.assert_close(gradients[name], gradient, atol=1e-4, rtol=1e-4, msg=name)
+
+    @pytest.mark.parametrize("architecture", ["gpt2", "llama", "neox", "opt", "qwen2"])
+    def test_needs_no_mask(self, architecture, tiny, make_tokens, rows, masks_seen):
+        call_transformer(tiny(architecture), make_tokens(rows))
+        assert masks_seen == [None, None]
+
+    def test_is_masked_where_attention_looks_ahead(self, tiny, make_tokens, rows, masks_seen):
+        model = tiny("llama")
+        model.model.layers[1].self_attn.is_causal = False
+        call_transformer(model, make_tokens(rows))
+        assert all(mask is not None for mask in masks_seen)
+
+    def test_is_masked_in_a_model_that_does_not_say_how_it_attends(self, tiny, make_tokens, rows, masks_seen):
+        model = tiny("llama")
+        for layer in model.model.layers:
+            del layer.self_attn.is_causal
+        call_transformer(model, make_tokens(rows))
+        assert all(mask is not None for mask in masks_seen)
+
+    def test_on_the_left_is_masked(self, tiny, make_tokens, rows, masks_seen):
+        call_transformer(tiny("llama"), make_tokens(rows, left=True))
+        assert all(mask is not None for mask in masks_seen)
