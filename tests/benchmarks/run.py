@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="names or beginnings of names; default: all")
     parser.add_argument("--threads", nargs="+", type=int, help="numbers of threads; default: each row's own, 1 and 2")
+    parser.add_argument("--layers", nargs="+", type=int, help="depths of the models; default: each row's own")
     parser.add_argument("--repeats", type=int, help="measured rounds; default: each row's own")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK_REPEATS} rounds")
     parser.add_argument("--json", type=Path, help="file for all that was measured")
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print the rows and end")
     chosen = parser.parse_args(arguments)
     rows = _chosen(chosen.rows)
+    if chosen.layers:
+        rows = [row.with_layers(number) for row in rows for number in chosen.layers]
     if chosen.list:
         for row in rows:
             print(f"{row.name:24} {row.title}")

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +91,17 @@ class Row:
     threads: Sequence[int] = (1, 2)
     measure: Callable[["Row", int, int], tuple[list[str], dict[str, Any]]] | None = None
     only_when_named: bool = False
+
+    def with_layers(self, num_layers: int) -> "Row":
+        """The same work with models of another depth.
+
+        Args:
+            num_layers: of each of its models.
+        """
+        if "layers" not in self.spec:
+            raise SystemExit(f"--layers must be for rows with models of a set depth, got {self.name}.")
+        title = f"{self.title}; depth {num_layers} instead"
+        return replace(self, name=f"{self.name}@{num_layers}", title=title, spec={**self.spec, "layers": num_layers})
 
 
 FILES = ("sft", "reward", "overhead", "bf16", "ppo", "start", "scaling")

@@ -98,7 +98,7 @@ def prepare_equal(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def prepare_real(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The real model and real prompts where they are there."""
-    models = ppo_material.real_models(folder)
+    models = ppo_material.real_models(folder) if spec["layers"] == REAL["layers"] else None
     return prepare(spec, folder) if models is None else {**models, **ppo_material.real_prompts(spec, folder)}
 
 
