@@ -1,6 +1,7 @@
 """Proximal policy optimization against reward models and reward functions."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,18 +14,10 @@ from lightning_rlhf.batches import DemonstrationBatch, MinibatchIndices, PromptB
 from lightning_rlhf.callbacks import RolloutCallback, Sample
 from lightning_rlhf.data import PromptData, PromptDataset, PromptFormatter
 from lightning_rlhf.errors import ScorerError
-from lightning_rlhf.functional import (
-    approx_kl,
-    clip_fraction,
-    clipped_policy_loss,
-    clipped_value_loss,
-    token_cross_entropy,
-    token_logprobs,
-)
+from lightning_rlhf.functional import approx_kl, token_cross_entropy, token_logprobs
 from lightning_rlhf.models import (
     LoadedScalarModel,
     LoRA,
-    ScalarModel,
     build_actor_critic,
     enable_gradient_checkpointing,
     load_base,
@@ -40,9 +33,9 @@ from lightning_rlhf.modules.invariants import (
     tolerance,
 )
 from lightning_rlhf.modules.kl_controllers import FixedKL, KLController
-from lightning_rlhf.modules.metrics import NamedMeans
 from lightning_rlhf.modules.optimization import LRSchedule
-from lightning_rlhf.modules.scorers import build_pipeline
+from lightning_rlhf.modules.policy_update import PolicyUpdate
+from lightning_rlhf.modules.scorers import RunScorers
 from lightning_rlhf.plugin_system.interfaces import ModelSource, RankingConverter, RewardFunction
 from lightning_rlhf.rollout import (
     CollectedRollout,
@@ -64,15 +57,6 @@ from lightning_rlhf.rollout import (
 __all__ = ["PPOModule"]
 
 ValueModel = Literal["separate", "shared"]
-
-_UPDATE_METRICS = (
-    "loss/policy",
-    "loss/value",
-    "loss/ptx",
-    "policy/approx_kl",
-    "policy/clip_fraction",
-    "policy/skipped_share",
-)
 
 
 class PPOModule(RLHFModule):
@@ -178,31 +162,24 @@ class PPOModule(RLHFModule):
             learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, lr_schedule=lr_schedule
         )
         require_at_least(1, rollout_size=rollout_size, minibatch_size=minibatch_size, num_epochs=num_epochs)
-        require_at_least(0, kl_coef=kl_coef, value_coef=value_coef, ptx_coef=ptx_coef)
+        require_at_least(0, kl_coef=kl_coef, ptx_coef=ptx_coef)
         require_at_least(0, value_learning_rate=learning_rate if value_learning_rate is None else value_learning_rate)
         require(target_kl is None or target_kl > 0, "target_kl", "be positive or null", target_kl)
-        require(0 < clip_range < 1, "clip_range", "be between 0 and 1", clip_range)
-        require(value_clip_range > 0, "value_clip_range", "be positive", value_clip_range)
         require_one_of(ValueModel, "value_model", value_model)
-        require(
-            reward_timeout_s is None or reward_timeout_s > 0,
-            "reward_timeout_s",
-            "be positive or null",
-            reward_timeout_s,
-        )
-        reward_models = [reward_model] if isinstance(reward_model, str) else list(reward_model or [])
-        functions = list(rewards or [])
-        num_scorers = len(reward_models) + len(functions)
-        require(num_scorers > 0, "PPOModule", "have a reward_model or rewards", "neither")
-        weights = [1.0] * num_scorers if reward_weights is None else list(reward_weights)
-        require(
-            len(weights) == num_scorers, "reward_weights", f"have one entry per scorer ({num_scorers})", len(weights)
-        )
         require(
             converter is None or num_responses_per_prompt >= 2,
             "num_responses_per_prompt",
             "be at least 2 with a converter",
             num_responses_per_prompt,
+        )
+        self.update = PolicyUpdate(clip_range=clip_range, value_clip_range=value_clip_range, value_coef=value_coef)
+        self.scorers = RunScorers(
+            [reward_model] if isinstance(reward_model, str) else reward_model or [],
+            rewards or [],
+            weights=reward_weights,
+            converter=converter,
+            normalizer=score_normalizer,
+            timeout_s=reward_timeout_s,
         )
         self.record_arguments()
         self.settings = RolloutSettings(  # which checks its own
@@ -221,21 +198,10 @@ class PPOModule(RLHFModule):
         self.kl_coef = kl_coef
         self.kl_controller = kl_controller or FixedKL()
         self.target_kl = target_kl
-        self.clip_range = clip_range
-        self.value_clip_range = value_clip_range
-        self.value_coef = value_coef
         self.value_learning_rate = learning_rate if value_learning_rate is None else value_learning_rate
         self.ptx_coef = ptx_coef
-        self.converter = converter
         self.merge_adapter = merge_adapter
-        self.reward_weights = weights
-        self.reward_functions = functions
-        self.score_normalizer = score_normalizer
-        self.reward_timeout_s = reward_timeout_s
-        self._load_models(
-            base, reward_models, reference, value_model, adapter, gradient_checkpointing, trust_remote_code
-        )
-        self.update_metrics = NamedMeans(_UPDATE_METRICS)
+        self._load_models(base, reference, value_model, adapter, gradient_checkpointing, trust_remote_code)
         self.heldout = HeldoutResponses()
         self._loader: RolloutLoader | None = None
         self._prompts: PromptDataset | None = None
@@ -248,7 +214,6 @@ class PPOModule(RLHFModule):
     def _load_models(
         self,
         base: ModelSource | str,
-        reward_models: list[str],
         reference: ModelSource | str | None,
         value_model: ValueModel,
         adapter: LoRA | None,
@@ -257,8 +222,7 @@ class PPOModule(RLHFModule):
     ) -> None:
         policy = load_base(base, trust_remote_code=trust_remote_code)
         self.tokenizer, self.recorded_template = policy.tokenizer, policy.template
-        loaded = [ScalarModel.load(name, trust_remote_code=trust_remote_code) for name in reward_models]
-        self._reward_model_sources = loaded
+        loaded = self.scorers.load(trust_remote_code=trust_remote_code)
         self.has_own_reference = reference is not None
         self.actor_critic = build_actor_critic(
             policy,
@@ -310,31 +274,14 @@ class PPOModule(RLHFModule):
             assert_ratio_is_one(logprobs.detach(), rollout.old_logprobs, bound=tolerance(str(self.trainer.precision)))
         if self._exceeds_target_kl(logprobs.detach(), rollout):
             return self._untouched()
-        policy_loss = clipped_policy_loss(
-            logprobs,
-            rollout.old_logprobs,
-            rollout.advantages,
-            rollout.loss_mask,
-            clip_range=self.clip_range,
-            num_targets=batch.num_targets,
-        )
-        value_loss = clipped_value_loss(
-            values,
-            rollout.old_values,
-            rollout.returns,
-            rollout.loss_mask,
-            value_clip_range=self.value_clip_range,
-            num_targets=batch.num_targets,
-        )
-        loss = policy_loss + self.value_coef * value_loss
+        loss = self.update.loss(logprobs, values, rollout, batch.num_targets)
         if batch.ptx is not None:
             ptx_loss = self._ptx_loss(batch.ptx)
-            self.update_metrics.add(
+            self.update.metrics.add(
                 "loss/ptx", ptx_loss * batch.ptx.num_targets, (batch.ptx.labels[:, 1:] != -100).sum()
             )
             loss = loss + self.ptx_coef * ptx_loss
         self.window_loss.update(loss)
-        self._record_update(logprobs.detach(), rollout, policy_loss * batch.num_targets, value_loss * batch.num_targets)
         return loss * self.loss_scale
 
     def _evaluated(self, rows: Tensor) -> tuple[Rollout, Tensor, Tensor]:
@@ -370,7 +317,7 @@ class PPOModule(RLHFModule):
 
     def _untouched(self) -> Tensor:
         """A zero loss that touches every trained parameter: wrappers that wait for gradients get them."""
-        self.update_metrics.add("policy/skipped_share", torch.ones((), device=self.device), 1)
+        self.update.skip(self.device)
         parameters = [parameter for group in self.parameter_groups() for parameter in group["params"]]
         own = [parameter.to_local() if isinstance(parameter, DTensor) else parameter for parameter in parameters]
         return torch.stack([(parameter * 0).sum() for parameter in own if parameter.requires_grad]).sum()
@@ -410,17 +357,7 @@ class PPOModule(RLHFModule):
         self.log_global(self._rollout_metrics)
         shown = {"score": self._rollout_metrics["objective/scores"], "kl": self._rollout_metrics["objective/kl"]}
         self.log_global(shown, prog_bar=True, logger=False)
-        self.log_global(self.update_metrics.take())
-
-    def _record_update(self, logprobs: Tensor, rollout: Rollout, policy_sum: Tensor, value_sum: Tensor) -> None:
-        mask, old = rollout.loss_mask, rollout.old_logprobs
-        count = mask.sum()
-        self.update_metrics.add("policy/skipped_share", torch.zeros((), device=self.device), 1)
-        self.update_metrics.add("loss/policy", policy_sum, count)
-        self.update_metrics.add("loss/value", value_sum, count)
-        self.update_metrics.add("policy/approx_kl", approx_kl(logprobs, old, mask) * count, count)
-        fraction = clip_fraction(logprobs, old, mask, clip_range=self.clip_range)
-        self.update_metrics.add("policy/clip_fraction", fraction * count, count)
+        self.log_global(self.update.metrics.take())
 
     # Collecting rollouts
 
@@ -485,7 +422,7 @@ class PPOModule(RLHFModule):
             kl_coef=self.kl_coef,
             batch_size=prompts.batch_size,
         )
-        self.update_metrics.reset()
+        self.update.metrics.reset()
         statistics = collected.statistics
         self._rollout_metrics = {**statistics.metrics, "objective/kl_coef": self.kl_coef}
         self.kl_coef = self.kl_controller.update(self.kl_coef, kl=statistics.kl, num_sequences=statistics.num_sequences)
@@ -546,45 +483,31 @@ class PPOModule(RLHFModule):
     def score_pipeline(self) -> ScorePipeline:
         """Reward models, then reward functions; made once, when the data's template is known."""
         if self._pipeline is None:
-            self._pipeline = self._pipeline_of(
-                self._reward_model_sources,
-                self.reward_functions,
-                weights=self.reward_weights,
-                converter=self.converter,
-                normalizer=self.score_normalizer,
-            )
+            self._pipeline = self.scorers.pipeline(*self._scoring())
         return self._pipeline
 
     def heldout_pipeline(
         self, reward_models: Sequence[LoadedScalarModel], functions: Sequence[RewardFunction]
     ) -> ScorePipeline:
         """Scorers that the policy is not rewarded by, with the surroundings of those that it is."""
-        return self._pipeline_of(reward_models, functions)
+        return self.scorers.heldout_pipeline(reward_models, functions, *self._scoring())
 
-    def _pipeline_of(
-        self, reward_models: Sequence[LoadedScalarModel], functions: Sequence[RewardFunction], **options: Any
-    ) -> ScorePipeline:
-        return build_pipeline(
-            reward_models,
-            functions,
-            self._formatter,
-            batch_size=self.trainer.datamodule.batch_size,  # type: ignore[attr-defined]
-            precision=self.trainer.precision_plugin.forward_context,
-            timeout_s=self.reward_timeout_s,
-            **options,
-        )
+    def _scoring(self) -> tuple[PromptFormatter, int, Callable[[], AbstractContextManager[Any]]]:
+        """What the data and the Trainer bring along to scorers."""
+        batch_size: int = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        return self._formatter, batch_size, self.trainer.precision_plugin.forward_context
 
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what an iteration is in the middle of, the KL coefficient and the moments of the scores."""
         super().on_save_checkpoint(checkpoint)
-        normalizer = self.score_normalizer
+        normalizer = self.scorers.normalizer
         checkpoint["lightning_rlhf"]["ppo"] = {
             "kl_coef": self.kl_coef,
             "updates_stopped": self._updates_stopped,
             "rollout_metrics": self._rollout_metrics,
-            "update_metrics": gathered(self.update_metrics.sums()),
+            "update_metrics": gathered(self.update.metrics.sums()),
             "score_normalizer": None if normalizer is None else normalizer.state_dict(),
         }
 
@@ -597,9 +520,9 @@ class PPOModule(RLHFModule):
         self._rollout_metrics = dict(saved["rollout_metrics"])
         trainer, sums = self._trainer, saved["update_metrics"]
         if trainer is not None and len(sums) == trainer.world_size:  # else it stands at an iteration's end
-            self.update_metrics.load_sums(sums[trainer.global_rank])
-        if self.score_normalizer is not None and saved["score_normalizer"] is not None:
-            self.score_normalizer.load_state_dict(saved["score_normalizer"])
+            self.update.metrics.load_sums(sums[trainer.global_rank])
+        if self.scorers.normalizer is not None and saved["score_normalizer"] is not None:
+            self.scorers.normalizer.load_state_dict(saved["score_normalizer"])
 
     # Validation, test, predict
 

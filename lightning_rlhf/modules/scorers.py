@@ -1,11 +1,12 @@
-"""Reward models and reward functions as one pipeline."""
+"""The reward models and reward functions of a run, and the pipeline that they make."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from lightning_rlhf.data import PromptFormatter
-from lightning_rlhf.models import LoadedScalarModel
+from lightning_rlhf.models import LoadedScalarModel, ScalarModel
+from lightning_rlhf.modules.arguments import require
 from lightning_rlhf.plugin_system.discovery import BUILTIN
 from lightning_rlhf.plugin_system.interfaces import RankingConverter, RewardFunction
 from lightning_rlhf.plugin_system.manager import plugin_manager
@@ -18,45 +19,109 @@ from lightning_rlhf.rollout import (
     Scorer,
 )
 
-__all__ = ["build_pipeline"]
+__all__ = ["RunScorers"]
+
+Precision = Callable[[], AbstractContextManager[Any]]
 
 
-def build_pipeline(
-    reward_models: Sequence[LoadedScalarModel],
-    functions: Sequence[RewardFunction],
-    formatter: PromptFormatter,
-    *,
-    batch_size: int,
-    precision: Callable[[], AbstractContextManager[Any]],
-    timeout_s: float | None,
-    weights: Sequence[float] | None = None,
-    converter: RankingConverter | None = None,
-    normalizer: ScoreNormalizer | None = None,
-) -> ScorePipeline:
-    """Reward models, each with its own tokenizer and template, then reward functions.
+class RunScorers:
+    """Who rates the responses of a run, and how their scores count.
 
     Args:
-        reward_models: as loaded; one without a recorded template gets the policy's.
-        functions: components, logged under their short names.
-        formatter: the policy's template and tokenizer.
-        batch_size: rows per pass of a reward model.
-        precision: context of those passes.
-        timeout_s: seconds that a call of a reward function may take, or None.
-        weights: one per scorer; default 1 each.
+        reward_models: directories or hub ids.
+        functions: reward functions, logged under their short names.
+        weights: one per scorer, reward models first; None: 1 each.
         converter: ranks a prompt's responses, or None.
         normalizer: of the weighted sum, or None.
+        timeout_s: seconds that a call of a reward function may take, or None.
+
+    Raises:
+        ConfigError: no scorer, weights that do not fit them, or a limit that is not positive.
     """
-    scorers: list[Scorer] = []
-    for source in reward_models:
-        template = formatter.template if source.template is None else source.template.create()
-        own = PromptFormatter(template, source.tokenizer)
-        scorers.append(
-            RewardModelScorer("reward_model", source.model, own, formatter, batch_size=batch_size, precision=precision)
-        )
-    for function in functions:
-        name = type(function).__name__
-        scorers.append(RewardFunctionScorer(function, name, timeout_s=timeout_s, plugin=_plugin_of(function)))
-    return ScorePipeline(scorers, weights=weights, converter=converter, normalizer=normalizer)
+
+    def __init__(
+        self,
+        reward_models: Sequence[str],
+        functions: Sequence[RewardFunction],
+        *,
+        weights: Sequence[float] | None,
+        converter: RankingConverter | None,
+        normalizer: ScoreNormalizer | None,
+        timeout_s: float | None,
+    ) -> None:
+        number = len(reward_models) + len(functions)
+        require(number > 0, "PPOModule", "have a reward_model or rewards", "neither")
+        if weights is not None:
+            require(len(weights) == number, "reward_weights", f"have one entry per scorer ({number})", len(weights))
+        require(timeout_s is None or timeout_s > 0, "reward_timeout_s", "be positive or null", timeout_s)
+        self.functions = list(functions)
+        self.weights = weights
+        self.converter = converter
+        self.normalizer = normalizer
+        self.timeout_s = timeout_s
+        self._names = list(reward_models)
+        self._loaded: list[LoadedScalarModel] = []
+
+    def load(self, *, trust_remote_code: bool) -> list[LoadedScalarModel]:
+        """Loads the reward models.
+
+        Args:
+            trust_remote_code: run Python code that comes with them.
+        """
+        self._loaded = [ScalarModel.load(name, trust_remote_code=trust_remote_code) for name in self._names]
+        return self._loaded
+
+    def pipeline(self, formatter: PromptFormatter, batch_size: int, precision: Precision) -> ScorePipeline:
+        """What the policy is rewarded by: reward models, each with its own tokenizer and template, then functions.
+
+        Args:
+            formatter: the policy's template and tokenizer; a model without a recorded template gets this one.
+            batch_size: rows per pass of a reward model.
+            precision: context of those passes.
+        """
+        scorers = self._scorers(self._loaded, self.functions, formatter, batch_size, precision)
+        return ScorePipeline(scorers, weights=self.weights, converter=self.converter, normalizer=self.normalizer)
+
+    def heldout_pipeline(
+        self,
+        reward_models: Sequence[LoadedScalarModel],
+        functions: Sequence[RewardFunction],
+        formatter: PromptFormatter,
+        batch_size: int,
+        precision: Precision,
+    ) -> ScorePipeline:
+        """Other scorers in the same surroundings.
+
+        Args:
+            reward_models: as loaded.
+            functions: as above.
+            formatter: as above.
+            batch_size: as above.
+            precision: as above.
+        """
+        return ScorePipeline(self._scorers(reward_models, functions, formatter, batch_size, precision))
+
+    def _scorers(
+        self,
+        reward_models: Sequence[LoadedScalarModel],
+        functions: Sequence[RewardFunction],
+        formatter: PromptFormatter,
+        batch_size: int,
+        precision: Precision,
+    ) -> list[Scorer]:
+        scorers: list[Scorer] = []
+        for source in reward_models:
+            template = formatter.template if source.template is None else source.template.create()
+            own = PromptFormatter(template, source.tokenizer)
+            scorers.append(
+                RewardModelScorer(
+                    "reward_model", source.model, own, formatter, batch_size=batch_size, precision=precision
+                )
+            )
+        for function in functions:
+            name = type(function).__name__
+            scorers.append(RewardFunctionScorer(function, name, timeout_s=self.timeout_s, plugin=_plugin_of(function)))
+        return scorers
 
 
 def _plugin_of(component: object) -> str:

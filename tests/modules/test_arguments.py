@@ -108,4 +108,4 @@ def test_a_component_need_not_be_copyable(kit):
     reward = kit.LowerCase()
     reward.client = Uncopyable()
     module, _ = kit.ppo(rewards=[reward])
-    assert module.reward_functions[0] is reward
+    assert module.scorers.functions[0] is reward

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_rlhf.modules import ppo
+from lightning_rlhf.modules import policy_update, ppo
 from lightning_rlhf.rollout import collection, passes
 
 pytestmark = pytest.mark.long
@@ -17,8 +17,8 @@ ASTRAY = 0.1
 
 def flip_the_sign(monkeypatch):
     """The policy loss is maximised."""
-    right = ppo.clipped_policy_loss
-    monkeypatch.setattr(ppo, "clipped_policy_loss", lambda *args, **options: -right(*args, **options))
+    right = policy_update.clipped_policy_loss
+    monkeypatch.setattr(policy_update, "clipped_policy_loss", lambda *args, **options: -right(*args, **options))
 
 
 def reward_the_kl(monkeypatch):
@@ -29,22 +29,22 @@ def reward_the_kl(monkeypatch):
 
 def shift_the_loss_mask(monkeypatch):
     """The loss leaves out the first token and reads one past the last."""
-    right = ppo.clipped_policy_loss
+    right = policy_update.clipped_policy_loss
 
     def wrong(logprobs, old_logprobs, advantages, mask, **options):
         return right(logprobs, old_logprobs, advantages, F.pad(mask[:, :-1], (1, 0)), **options)
 
-    monkeypatch.setattr(ppo, "clipped_policy_loss", wrong)
+    monkeypatch.setattr(policy_update, "clipped_policy_loss", wrong)
 
 
 def leave_out_the_stop_token(monkeypatch):
     """The mask of the loss ends before the last token of a response."""
-    right = ppo.clipped_policy_loss
+    right = policy_update.clipped_policy_loss
 
     def wrong(logprobs, old_logprobs, advantages, mask, **options):
         return right(logprobs, old_logprobs, advantages, F.pad(mask[:, 1:], (0, 1)), **options)
 
-    monkeypatch.setattr(ppo, "clipped_policy_loss", wrong)
+    monkeypatch.setattr(policy_update, "clipped_policy_loss", wrong)
 
 
 def read_the_logits_one_late(monkeypatch):

@@ -30,7 +30,7 @@ class RatioIsOne(Check):
         logprobs = _updated_logprobs(subject)
         mask, old = sampled.sampled.completion_mask, sampled.scores.logprobs
         difference = float((logprobs - old).abs().max())
-        share = float(clip_fraction(logprobs, old, mask, clip_range=module.clip_range))
+        share = float(clip_fraction(logprobs, old, mask, clip_range=module.update.clip_range))
         bound = tolerance(str(subject.run.trainer.precision))
         facts = f"largest |log ratio| {difference:.2g} (at most {bound:g}), clip fraction {share:g}"
         if not difference <= bound or share:  # nan is caught too
