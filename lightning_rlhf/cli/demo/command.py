@@ -29,7 +29,7 @@ __all__ = ["run"]
 
 _NUM_CANDIDATES = 4
 _NUM_JUDGED = 4
-_PRETRAINING_ROUNDS = 5
+_PRETRAINING_ROUNDS = 4
 _NUM_RANKED = 3000
 """Questions whose answers are ranked."""
 _NUM_SHOWN = 8
