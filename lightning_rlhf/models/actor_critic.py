@@ -3,9 +3,10 @@
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from functools import partial
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ from lightning_rlhf.models.tokenizers import tokenizers_equal
 __all__ = [
     "ActorCritic",
     "AdapterActorCritic",
+    "PolicyPass",
     "SeparateActorCritic",
     "SharedActorCritic",
     "build_actor_critic",
@@ -42,6 +44,15 @@ _log = logging.getLogger(__name__)
 
 POLICY = "policy"
 VALUE = "value"
+
+
+class PolicyPass(NamedTuple):
+    """What the policy says at the kept positions, and the way to the values there."""
+
+    logits: Tensor
+    """`(N, V)`."""
+    values: Callable[[], Tensor]
+    """Gives `(N,)` in fp32; where the values take a pass of their own, it is made when they are asked for."""
 
 
 class ActorCritic(nn.Module, ABC):
@@ -55,6 +66,9 @@ class ActorCritic(nn.Module, ABC):
         reference: the frozen language model of the KL; None: the policy with its adapters off.
     """
 
+    has_small_gradients: ClassVar[bool] = False
+    """Whether the policy's gradients take so little that they may be kept while the values are computed."""
+
     def __init__(self, policy: LanguageModel, reference: LanguageModel | None) -> None:
         super().__init__()
         if reference is None and active_adapter(policy.model) is None:
@@ -64,10 +78,6 @@ class ActorCritic(nn.Module, ABC):
         for model in (policy, reference):
             if model is not None:
                 disable_dropout(model)
-
-    @abstractmethod
-    def logits_and_values(self, tokens: TokenBatch, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the policy `(N, V)` and values `(N,)`, with as few passes as the arrangement allows."""
 
     @abstractmethod
     def values(self, tokens: TokenBatch, keep: Tensor) -> Tensor:
@@ -85,6 +95,15 @@ class ActorCritic(nn.Module, ABC):
         """Logits of the policy `(N, V)`."""
         logits: Tensor = self.policy(tokens, keep).logits
         return logits
+
+    def policy_pass(self, tokens: TokenBatch, keep: Tensor) -> PolicyPass:
+        """Logits, and values when they are asked for, with as few passes as the arrangement allows."""
+        return PolicyPass(self.logits(tokens, keep), partial(self.values, tokens, keep))
+
+    def logits_and_values(self, tokens: TokenBatch, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the policy `(N, V)` and values `(N,)`, with as few passes as the arrangement allows."""
+        logits, values = self.policy_pass(tokens, keep)
+        return logits, values()
 
     @torch.no_grad()
     def reference_logits(self, tokens: TokenBatch, keep: Tensor) -> Tensor:
@@ -128,10 +147,6 @@ class SeparateActorCritic(ActorCritic):
         super().__init__(policy, reference)
         self.value_model = value_model
 
-    def logits_and_values(self, tokens: TokenBatch, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """One pass of each model."""
-        return self.logits(tokens, keep), self.values(tokens, keep)
-
     def values(self, tokens: TokenBatch, keep: Tensor) -> Tensor:
         """Values `(N,)` in fp32."""
         values: Tensor = self.value_model(tokens, keep)
@@ -158,10 +173,11 @@ class SharedActorCritic(ActorCritic):
         super().__init__(policy, reference)
         self.value_head = ScalarHead(policy.hidden_size, zero=True)
 
-    def logits_and_values(self, tokens: TokenBatch, keep: Tensor) -> tuple[Tensor, Tensor]:
+    def policy_pass(self, tokens: TokenBatch, keep: Tensor) -> PolicyPass:
         """One pass in all."""
         output = self.policy(tokens, keep)
-        return output.logits, self.value_head(output.hidden)
+        values: Tensor = self.value_head(output.hidden)
+        return PolicyPass(output.logits, lambda: values)
 
     def values(self, tokens: TokenBatch, keep: Tensor) -> Tensor:
         """Values `(N,)` in fp32."""
@@ -188,13 +204,11 @@ class AdapterActorCritic(ActorCritic):
         reference: another reference than the model without adapters.
     """
 
+    has_small_gradients = True
+
     def __init__(self, policy: LanguageModel, value_head: ScalarHead, reference: LanguageModel | None = None) -> None:
         super().__init__(policy, reference)
         self.value_head = value_head
-
-    def logits_and_values(self, tokens: TokenBatch, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """One pass per adapter."""
-        return self.logits(tokens, keep), self.values(tokens, keep)
 
     def values(self, tokens: TokenBatch, keep: Tensor) -> Tensor:
         """Values `(N,)` in fp32."""

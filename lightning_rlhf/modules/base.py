@@ -83,7 +83,8 @@ class RLHFModule(L.LightningModule, ABC):
         self.warmup_steps = warmup_steps
         self.lr_schedule: LRSchedule = lr_schedule
         self.window_loss = WindowLoss()
-        self._sharded = False
+        self.is_sharded = False
+        """Whether FSDP2 has sharded the models."""
         self._plugins: dict[str, str] = {}
         self._random_states: list[dict[str, Any]] | None = None
         self._window: Mapping[str, Any] | None = None
@@ -270,7 +271,7 @@ class RLHFModule(L.LightningModule, ABC):
     def configure_model(self) -> None:
         """Shards the models when the strategy has a device mesh (FSDP2); idempotent."""
         mesh = self.device_mesh
-        if mesh is None or self._sharded:
+        if mesh is None or self.is_sharded:
             return
         if mesh["tensor_parallel"].size() > 1:
             raise ConfigError(
@@ -281,7 +282,7 @@ class RLHFModule(L.LightningModule, ABC):
             for layer in _decoder_layers(network):
                 fully_shard(layer, mesh=mesh["data_parallel"])
             fully_shard(_root(network), mesh=mesh["data_parallel"])
-        self._sharded = True
+        self.is_sharded = True
 
     def configure_callbacks(self) -> list[Callback]:
         """The callbacks that belong to every run, so that a plain Trainer does what the command line does.

@@ -42,35 +42,44 @@ class PolicyUpdate(nn.Module):
         self.value_coef = value_coef
         self.metrics = NamedMeans(_METRICS)
 
-    def loss(self, logprobs: Tensor, values: Tensor, rollout: Rollout, num_targets: Tensor) -> Tensor:
-        """Policy loss + value_coef * value loss.
+    def policy_loss(self, logprobs: Tensor, rollout: Rollout, num_targets: Tensor) -> Tensor:
+        """The clipped loss of the policy.
 
         Args:
             logprobs: of the response tokens under the current weights, `(B, R)`.
-            values: under the current weights, `(B, R)`.
             rollout: the minibatch, on the same device.
             num_targets: the denominator: response tokens in the loss of the accumulation window, over all ranks.
         """
         mask, old = rollout.loss_mask, rollout.old_logprobs
-        policy_loss = clipped_policy_loss(
+        loss = clipped_policy_loss(
             logprobs, old, rollout.advantages, mask, clip_range=self.clip_range, num_targets=num_targets
         )
-        value_loss = clipped_value_loss(
-            values,
-            rollout.old_values,
-            rollout.returns,
-            mask,
-            value_clip_range=self.value_clip_range,
-            num_targets=num_targets,
-        )
         taken, count = logprobs.detach(), mask.sum()
-        self._add_share_skipped(torch.zeros_like(policy_loss))
-        self.metrics.add("loss/policy", policy_loss * num_targets, count)
-        self.metrics.add("loss/value", value_loss * num_targets, count)
+        self._add_share_skipped(torch.zeros_like(loss))
+        self.metrics.add("loss/policy", loss * num_targets, count)
         self.metrics.add("policy/approx_kl", approx_kl(taken, old, mask) * count, count)
         fraction = clip_fraction(taken, old, mask, clip_range=self.clip_range)
         self.metrics.add("policy/clip_fraction", fraction * count, count)
-        return policy_loss + self.value_coef * value_loss
+        return loss
+
+    def value_loss(self, values: Tensor, rollout: Rollout, num_targets: Tensor) -> Tensor:
+        """The clipped loss of the value model, times its weight.
+
+        Args:
+            values: under the current weights, `(B, R)`.
+            rollout: the minibatch, on the same device.
+            num_targets: as above.
+        """
+        loss = clipped_value_loss(
+            values,
+            rollout.old_values,
+            rollout.returns,
+            rollout.loss_mask,
+            value_clip_range=self.value_clip_range,
+            num_targets=num_targets,
+        )
+        self.metrics.add("loss/value", loss * num_targets, rollout.loss_mask.sum())
+        return self.value_coef * loss
 
     def skip(self, device: torch.device) -> None:
         """Counts a minibatch that nothing is learned from."""

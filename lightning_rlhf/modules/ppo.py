@@ -25,6 +25,7 @@ from lightning_rlhf.models import (
 )
 from lightning_rlhf.modules.arguments import require, require_at_least, require_one_of
 from lightning_rlhf.modules.base import RLHFModule, gathered, named_rows
+from lightning_rlhf.modules.early_gradients import with_gradients_taken
 from lightning_rlhf.modules.heldout import HeldoutResponses
 from lightning_rlhf.modules.invariants import (
     assert_gradients,
@@ -274,9 +275,11 @@ class PPOModule(RLHFModule):
             assert_ratio_is_one(logprobs.detach(), rollout.old_logprobs, bound=tolerance(str(self.trainer.precision)))
         if self._exceeds_target_kl(logprobs.detach(), rollout):
             return self._untouched()
-        loss = self.update.loss(logprobs, values, rollout, batch.num_targets)
+        loss = self._taken(self.update.policy_loss(logprobs, rollout, batch.num_targets))
+        del logprobs
+        loss = loss + self.update.value_loss(values(), rollout, batch.num_targets)
         if batch.ptx is not None:
-            ptx_loss = self._ptx_loss(batch.ptx)
+            ptx_loss = self._taken(self._ptx_loss(batch.ptx))
             self.update.metrics.add(
                 "loss/ptx", ptx_loss * batch.ptx.num_targets, (batch.ptx.labels[:, 1:] != -100).sum()
             )
@@ -284,8 +287,8 @@ class PPOModule(RLHFModule):
         self.window_loss.update(loss)
         return loss * self.loss_scale
 
-    def _evaluated(self, rows: Tensor) -> tuple[Rollout, Tensor, Tensor]:
-        """The minibatch with its log-probabilities and values under the current weights, `(B, R)` each."""
+    def _evaluated(self, rows: Tensor) -> tuple[Rollout, Tensor, Callable[[], Tensor]]:
+        """The minibatch, its log-probabilities under the current weights, and the way to its values, `(B, R)` each."""
         assert self._loader is not None
         assert self._loader.rollout is not None
         if self.settings.num_responses_per_prompt > 1:
@@ -295,9 +298,17 @@ class PPOModule(RLHFModule):
             rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, rollout.completion_mask, device=self.device
         )
         rollout = Rollout(*(tensor.to(self.device) for tensor in rollout))
-        logits, values = self.actor_critic.logits_and_values(inputs.tokens, inputs.keep)
+        logits, values = self.actor_critic.policy_pass(inputs.tokens, inputs.keep)
         logprobs = token_logprobs(logits, inputs.taken_ids, temperature=self.settings.temperature)
-        return rollout, to_rows(logprobs, rollout.completion_mask), to_rows(values, rollout.completion_mask)
+        mask = rollout.completion_mask
+        return rollout, to_rows(logprobs, mask), lambda: to_rows(values(), mask)
+
+    def _taken(self, loss: Tensor) -> Tensor:
+        """A loss of the policy; with adapters its graph is freed before the next pass, which then takes that memory."""
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if not self.actor_critic.has_small_gradients or self.is_sharded or scaled or not loss.requires_grad:
+            return loss
+        return with_gradients_taken(loss, self.actor_critic.policy_parameters())
 
     def _ptx_loss(self, batch: DemonstrationBatch) -> Tensor:
         keep = torch.zeros_like(batch.tokens.attention_mask)
