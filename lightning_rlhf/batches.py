@@ -7,7 +7,7 @@ tensor of a batch. `B` rows, `T` tokens, `P` prompt tokens, `R` response tokens,
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Rollout",
     "SharedPrefixBatch",
     "TokenBatch",
+    "float_bits",
 ]
 
 
@@ -64,6 +65,15 @@ class SharedPrefixBatch(NamedTuple):
     """Which of the prefixes stands before a row."""
 
 
+def float_bits(numbers: Float[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
+    """The bits of numbers in fp32, as integers, which travel in a batch as they are.
+
+    >>> float_bits(torch.tensor([1000.0, 1001.5])).view(torch.float32).tolist()
+    [1000.0, 1001.5]
+    """
+    return numbers.float().view(torch.int32)
+
+
 class DemonstrationBatch(NamedTuple):
     """Demonstrations or text, right-padded or packed.
 
@@ -91,9 +101,9 @@ class RankingBatch(NamedTuple):
     response_lengths: Int64[Tensor, "B K"]
     ranks: Int64[Tensor, "B K"]
     """Dense consensus ranks of the converter's rewards, 0 = best; 0 where `candidate_mask` is False."""
-    rewards: Float[Tensor, "B K"]
-    """The converter's rewards, whose differences are margins; 0 where `candidate_mask` is False."""
-    targets: Float[Tensor, "B K"]
+    reward_bits: Int32[Tensor, "B K"]
+    """The converter's rewards, whose differences are margins; 0 where `candidate_mask` is False. See `float_bits`."""
+    target_bits: Int32[Tensor, "B K"]
     """What the regression loss aims at: the rows' own scores, else the rewards; 0 where `candidate_mask` is False."""
     candidate_mask: Bool[Tensor, "B K"]
     num_prompts: Int64[Tensor, ""]

@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_rlhf.batches import DemonstrationBatch, Prefixes, PromptBatch, PromptDetails, RankingBatch, TokenBatch
+from lightning_rlhf.batches import (
+    DemonstrationBatch,
+    Prefixes,
+    PromptBatch,
+    PromptDetails,
+    RankingBatch,
+    TokenBatch,
+    float_bits,
+)
 from lightning_rlhf.functional import position_ids
 from lightning_rlhf.records import Message
 
@@ -63,8 +71,8 @@ def collate_rankings(rows: Rows) -> RankingBatch:
         last_positions=last_positions,
         response_lengths=lengths,
         ranks=ranks,
-        rewards=rewards,
-        targets=targets,
+        reward_bits=float_bits(rewards),
+        target_bits=float_bits(targets),
         candidate_mask=candidates,
         num_prompts=_total(rows, "num_prompts"),
     )

@@ -8,14 +8,14 @@ from lightning_rlhf.models.actor_critic import (
     build_actor_critic,
 )
 from lightning_rlhf.models.adapters import LoRA, add_adapter, merged_state_dict, without_adapters
-from lightning_rlhf.models.dropout import disable_dropout
+from lightning_rlhf.models.dropout import disable_dropout, evaluation_mode
 from lightning_rlhf.models.language_model import LanguageModel, LanguageModelOutput
 from lightning_rlhf.models.loading import LoadedModel, load_base
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_recorded_template
 from lightning_rlhf.models.saving import save_language_model, save_reward_model
 from lightning_rlhf.models.scalar_model import LoadedScalarModel, ScalarHead, ScalarModel
 from lightning_rlhf.models.tokenizers import stop_ids, tokenizers_equal
-from lightning_rlhf.models.transformer_call import enable_gradient_checkpointing
+from lightning_rlhf.models.transformer_call import enable_gradient_checkpointing, require_packing
 
 __all__ = [
     "ActorCritic",
@@ -34,9 +34,11 @@ __all__ = [
     "build_actor_critic",
     "disable_dropout",
     "enable_gradient_checkpointing",
+    "evaluation_mode",
     "load_base",
     "merged_state_dict",
     "read_recorded_template",
+    "require_packing",
     "save_language_model",
     "save_reward_model",
     "stop_ids",

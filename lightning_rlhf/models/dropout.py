@@ -1,8 +1,11 @@
-"""Switching dropout off for good."""
+"""Switching dropout off, for good or for a while."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import nn
 
-__all__ = ["disable_dropout"]
+__all__ = ["disable_dropout", "evaluation_mode"]
 
 _RANDOM = ("drop", "jitter")
 
@@ -23,6 +26,18 @@ def disable_dropout(model: nn.Module) -> None:
         config = getattr(module, "config", None)
         if config is not None:
             _zero_rates(config)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside: gradient checkpointing would switch the cache off. Afterwards each part is as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def _zero_rates(holder: object) -> None:

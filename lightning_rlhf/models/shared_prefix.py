@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lightning_rlhf.batches import Prefixes, SharedPrefixBatch, TokenBatch
-from lightning_rlhf.models.transformer_call import takes
+from lightning_rlhf.models.transformer_call import looks_ahead, takes
 
 __all__ = ["BehindPrefixes", "behind_prefixes", "call_behind", "goes_on_behind_a_cache", "prefix_cache"]
 
@@ -60,16 +61,24 @@ def behind_prefixes(tokens: TokenBatch, prefixes: Prefixes, *, at_most: float) -
 def goes_on_behind_a_cache(model: PreTrainedModel) -> bool:
     """Whether a transformer can go on behind the keys and values of another pass, with gradients.
 
-    Not one that carries a state; nor while activations are recomputed, which leaves no cache; nor where weights are
+    Not one that carries a state, or whose cache holds anything but keys and values; nor where a prefix would see what
+    follows it; nor while activations are recomputed, which leaves no cache; nor where weights are
     sharded: whether it pays is for each process to say, and all have to gather them together.
     """
     return (
         takes(model, "position_ids", "past_key_values", "use_cache")
         and not getattr(model, "_is_stateful", False)
+        and not looks_ahead(model)
+        and _keeps_keys_and_values_alone(model)
         and model.config._attn_implementation in _ATTENTION
         and not any("_gradient_checkpointing_func" in vars(module) for module in model.modules())
         and not any(isinstance(parameter, DTensor) for parameter in model.parameters())
     )
+
+
+def _keeps_keys_and_values_alone(model: PreTrainedModel) -> bool:
+    layers = DynamicCache(config=model.config).layers
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 def prefix_cache(model: PreTrainedModel, batch: SharedPrefixBatch) -> DynamicCache:

@@ -15,10 +15,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from lightning_rlhf.batches import TokenBatch
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models.adapters import active_adapter, using_adapter
+from lightning_rlhf.models.dropout import evaluation_mode
 
-__all__ = ["call_transformer", "enable_gradient_checkpointing", "takes"]
+__all__ = ["call_transformer", "enable_gradient_checkpointing", "looks_ahead", "require_packing", "takes"]
 
 _MODE = "_lightning_rlhf_mode"
+_SAME, _SAME_IN_HALF_PRECISION = 1e-4, 1e-2
+"""Of the greatest logit: what is masked out may change the last digits, if anything."""
 
 
 def call_transformer(model: PreTrainedModel, tokens: TokenBatch) -> Any:
@@ -39,11 +42,11 @@ def call_transformer(model: PreTrainedModel, tokens: TokenBatch) -> Any:
     if takes(model, "position_ids"):
         inputs["position_ids"] = tokens.position_ids
     if tokens.segment_ids is None:
-        hides_padding = tokens.right_padded and _is_causal(model)
+        hides_padding = tokens.right_padded and looks_ahead(model) is False
         mask = torch.ones_like(tokens.attention_mask) if hides_padding else tokens.attention_mask
         inputs["attention_mask"] = mask.long()
     else:
-        _require_packing(model)
+        _check_packing(model)
         inputs["attention_mask"] = _packing_mask(model, tokens.attention_mask, tokens.segment_ids)
     with _recomputing(model):
         return model(**inputs)
@@ -117,10 +120,18 @@ def _recompute_contexts(model: PreTrainedModel) -> tuple[AbstractContextManager[
     return nullcontext(), nullcontext() if adapter is None else using_adapter(model, adapter)
 
 
-def _is_causal(model: nn.Module) -> bool:
-    """Whether all attention in a model says that it is causal; one that says nothing may not be."""
-    flags = {vars(module)["is_causal"] for module in model.modules() if "is_causal" in vars(module)}
-    return flags == {True}
+def looks_ahead(model: nn.Module) -> bool | None:
+    """Whether attention in a model says that it sees later tokens; None where none of it says anything.
+
+    Args:
+        model: a causal language model or a headless transformer.
+    """
+    said = [bool(vars(module)["is_causal"]) for module in model.modules() if "is_causal" in vars(module)]
+    configs = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]
+    # a config's word overrides that of the modules
+    if not all(said) or any(getattr(config, "is_causal", True) is False for config in configs):
+        return True
+    return False if said else None
 
 
 def takes(model: nn.Module, *names: str) -> bool:
@@ -139,7 +150,38 @@ def _arguments_of(forward: Callable[..., Any]) -> frozenset[str]:
     return frozenset(inspect.signature(forward).parameters)
 
 
-def _require_packing(model: PreTrainedModel) -> None:
+@torch.no_grad()
+def require_packing(model: PreTrainedModel) -> None:
+    """Makes sure, with a row of two documents, that a model keeps the documents of a packed row apart.
+
+    Some do not: they make their masks without position ids, or mix neighbours by a convolution. To be called before
+    weights are sharded.
+
+    Args:
+        model: a causal language model, with or without adapters.
+
+    Raises:
+        ModelError: it does not.
+    """
+    _check_packing(model)
+    first, second = [[1, 2, 1, 2], [3, 0, 0, 3]], [1, 3, 0, 2, 1, 3]
+    ids = torch.tensor([[*document, *second] for document in first], device=model.device)
+    lengths = torch.tensor([len(first[0]), len(second)], device=model.device)
+    segments = torch.arange(2, device=model.device).repeat_interleave(lengths).expand(2, -1)
+    starts = torch.tensor([0, len(first[0])], device=model.device).repeat_interleave(lengths)
+    positions = (torch.arange(ids.shape[1], device=model.device) - starts).expand(2, -1)
+    tokens = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool), positions, segments)
+    with evaluation_mode(model):
+        one, other = call_transformer(model, tokens).logits[:, len(first[0]) :].float()
+    tolerance = _SAME if model.dtype == torch.float32 else _SAME_IN_HALF_PRECISION
+    if float((one - other).abs().max()) > tolerance * float(one.abs().max()):
+        raise ModelError(
+            f"packed rows must be kept apart by the model, got {type(model).__name__}, in which a document changes "
+            "the next one. Set packing to false."
+        )
+
+
+def _check_packing(model: PreTrainedModel) -> None:
     attention = model.config._attn_implementation
     if not takes(model, "position_ids") or getattr(model, "_is_stateful", False):
         raise ModelError(

@@ -57,6 +57,8 @@ class MeanPerItem(_ExactMetric):
         super().__init__(**kwargs)
         self.add_state("total", default=torch.zeros((), dtype=torch.float32), dist_reduce_fx="sum")
         self.add_state("count", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.is_empty = True
+        """Whether no rank had counted anything when the mean was last computed."""
 
     def update(self, total: Tensor, count: Tensor | int) -> None:
         """Adds the sum over `count` items."""
@@ -65,6 +67,7 @@ class MeanPerItem(_ExactMetric):
 
     def compute(self) -> Tensor:
         """The mean; nan when nothing was counted."""
+        self.is_empty = not bool(self.count)
         return self.total / self.count
 
 
@@ -91,9 +94,10 @@ class NamedMeans(nn.Module):
         taken = {}
         for key, mean in self.means.items():
             assert isinstance(mean, MeanPerItem)
-            # every rank adds under the same names, so that all of them leave out the same ones
-            if mean.count:
-                taken[key.replace("__", "/")] = mean.compute()
+            mean.update(torch.zeros_like(mean.total), 0)  # ranks that counted nothing take part in the sum all the same
+            value = mean.compute()
+            if not mean.is_empty:
+                taken[key.replace("__", "/")] = value
             mean.reset()
         return taken
 

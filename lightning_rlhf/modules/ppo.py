@@ -208,6 +208,7 @@ class PPOModule(RLHFModule):
         self._prompts: PromptDataset | None = None
         self._pipeline: ScorePipeline | None = None
         self._updates_stopped = False
+        self._window_is_empty = False
         self._rollout_metrics: dict[str, float] = {}
         self._check_invariants = False
         self.train()  # dropout is at zero in every model: the mode says no more than that this is training
@@ -275,6 +276,8 @@ class PPOModule(RLHFModule):
             assert_ratio_is_one(logprobs.detach(), rollout.old_logprobs, bound=tolerance(str(self.trainer.precision)))
         if self._exceeds_target_kl(logprobs.detach(), rollout):
             return self._untouched()
+        # only `mask_unstopped` can leave a window without a token, and only then the host waits for the number
+        self._window_is_empty = self.settings.mask_unstopped and batch.ptx is None and int(batch.num_targets) == 0
         loss = self._taken(self.update.policy_loss(logprobs, rollout, batch.num_targets))
         del logprobs
         loss = loss + self.update.value_loss(values(), rollout, batch.num_targets)
@@ -340,16 +343,18 @@ class PPOModule(RLHFModule):
         optimizer: Any,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Steps, unless the passes over this rollout were stopped: then the window's gradients are dropped.
+        """Steps, unless the passes over this rollout were stopped or no token of the window is in the loss.
+
+        Then the window's gradients are dropped.
 
         The closure runs all the same, so that progress, validation and checkpoints keep their cadence. It runs first,
         because it decides: a step on the zero loss that it returns would still move the weights by Adam's momentum.
         """
-        if self.target_kl is None or optimizer_closure is None:
+        if (self.target_kl is None and not self.settings.mask_unstopped) or optimizer_closure is None:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
             return
         result = optimizer_closure()
-        if self._updates_stopped:
+        if self._updates_stopped or self._window_is_empty:
             optimizer.zero_grad()
             self.window_loss.reset()
             self.window_loss.update(torch.zeros((), device=self.device))
@@ -391,7 +396,7 @@ class PPOModule(RLHFModule):
             num_rows=self.rollout_size * self.settings.num_responses_per_prompt,
             minibatch_size=self.minibatch_size,
             num_epochs=self.num_epochs,
-            accumulate=trainer.accumulate_grad_batches,
+            accumulate=lambda: trainer.accumulate_grad_batches,
             seed=self.seed,
             next_iteration=lambda: trainer.current_epoch,
             limit=trainer.limit_train_batches,

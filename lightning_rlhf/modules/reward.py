@@ -94,7 +94,7 @@ class RewardModule(RLHFModule):
         disable_dropout(loaded.model)
         self.model = ScalarModel.from_language_model(loaded, seed=self.seed)
         if adapter is not None:
-            self.model.backbone = add_adapter(self.model.backbone, adapter)
+            self.model.backbone = add_adapter(self.model.backbone, adapter, seed=self.seed)
         if gradient_checkpointing:
             enable_gradient_checkpointing(self.model.backbone)
         self.base_name = loaded.name
@@ -157,7 +157,7 @@ class RewardModule(RLHFModule):
 
     def _ranking_loss(self, scores: Tensor, batch: RankingBatch, num_prompts: Tensor | int | None) -> Tensor:
         ranks, mask = batch.ranks, batch.candidate_mask
-        rewards, targets = batch.rewards.to(scores.dtype), batch.targets.to(scores.dtype)
+        rewards, targets = batch.reward_bits.view(torch.float32), batch.target_bits.view(torch.float32)
         match self.loss:
             case "pairwise":
                 margins = self.margin_scale * (rewards[:, :, None] - rewards[:, None, :]) if self.margin_scale else None

@@ -19,6 +19,7 @@ from lightning_rlhf.models import (
     add_adapter,
     enable_gradient_checkpointing,
     load_base,
+    require_packing,
     save_language_model,
 )
 from lightning_rlhf.modules.arguments import require_at_least
@@ -84,7 +85,7 @@ class SFTModule(RLHFModule):
         loaded = load_base(base, trust_remote_code=trust_remote_code)
         self.tokenizer, self.recorded_template = loaded.tokenizer, loaded.template
         if adapter is not None:
-            loaded = loaded._replace(model=add_adapter(loaded.model, adapter))
+            loaded = loaded._replace(model=add_adapter(loaded.model, adapter, seed=self.seed))
         if gradient_checkpointing:
             enable_gradient_checkpointing(loaded.model)
         self.model = LanguageModel(loaded.model)
@@ -118,6 +119,16 @@ class SFTModule(RLHFModule):
             merge_adapters=self.merge_adapter,
             plugins=self.plugins,
         )
+
+    def setup(self, stage: str) -> None:
+        """Refuses to pack for a model that would mix the documents.
+
+        Raises:
+            ModelError: it would.
+        """
+        super().setup(stage)
+        if self.trainer.datamodule.packing and not self.is_sharded:  # type: ignore[attr-defined]
+            require_packing(self.model.model)
 
     # Training
 

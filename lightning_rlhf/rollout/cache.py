@@ -44,9 +44,9 @@ class _RoomyLayer(DynamicLayer):
         self.keys, self.values = key_room[:, :, :end], value_room[:, :, :end]
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
+    def reorder_cache(self, beam_idx: Tensor) -> None:
         """Only these rows go on."""
-        super().batch_select_indices(indices)
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]
         self._rooms = self.keys, self.values  # frees what they stood in before the next layer's rows are copied
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_rlhf.batches import PromptBatch, Rollout
 from lightning_rlhf.data.tokenization import PromptFormatter
 from lightning_rlhf.functional import generalized_advantage_estimation, kl_k1, masked_whiten, shape_rewards
-from lightning_rlhf.models import ActorCritic
+from lightning_rlhf.models import ActorCritic, evaluation_mode
 from lightning_rlhf.rollout.answering import sample_prompts
 from lightning_rlhf.rollout.normalization import global_moments
 from lightning_rlhf.rollout.passes import score_tokens
@@ -18,7 +18,7 @@ from lightning_rlhf.rollout.repetition import distinct_2
 from lightning_rlhf.rollout.responses import Responses, describe_responses, repeat_prompts
 from lightning_rlhf.rollout.sampling import SampledResponses
 from lightning_rlhf.rollout.scoring import ScorePipeline, Scores, converted_scores, total_scores, with_total
-from lightning_rlhf.rollout.settings import RolloutRuntime, RolloutSettings, evaluation_mode
+from lightning_rlhf.rollout.settings import RolloutRuntime, RolloutSettings
 
 __all__ = ["CollectedRollout", "RolloutSample", "RolloutStatistics", "collect_rollout", "rollout_samples"]
 

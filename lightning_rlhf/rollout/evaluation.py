@@ -7,14 +7,14 @@ from torch import Tensor
 from lightning_rlhf.batches import PromptBatch
 from lightning_rlhf.data.tokenization import PromptFormatter
 from lightning_rlhf.functional import kl_k1
-from lightning_rlhf.models import ActorCritic
+from lightning_rlhf.models import ActorCritic, evaluation_mode
 from lightning_rlhf.rollout.answering import sample_prompts
 from lightning_rlhf.rollout.collection import RolloutSample, rollout_samples
 from lightning_rlhf.rollout.passes import score_tokens
 from lightning_rlhf.rollout.repetition import distinct_2
 from lightning_rlhf.rollout.responses import describe_responses
 from lightning_rlhf.rollout.scoring import ScorePipeline
-from lightning_rlhf.rollout.settings import RolloutRuntime, RolloutSettings, evaluation_mode
+from lightning_rlhf.rollout.settings import RolloutRuntime, RolloutSettings
 
 __all__ = ["Evaluation", "evaluate_prompts"]
 

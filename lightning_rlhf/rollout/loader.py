@@ -24,7 +24,7 @@ class RolloutLoader:
         num_rows: rows of a rollout on this rank.
         minibatch_size: rows of a minibatch.
         num_epochs: passes over a rollout, each in a fresh order.
-        accumulate: minibatches per optimizer step; the last step of an iteration may take fewer.
+        accumulate: gives the minibatches per optimizer step, asked at each; the last of an iteration may take fewer.
         seed: the run's seed.
         next_iteration: number of the iteration that begins; default: the loader counts for itself. Under a Trainer give
             its `current_epoch`: from a checkpoint of an epoch's end it resumes without a loader's state.
@@ -45,7 +45,7 @@ class RolloutLoader:
         num_rows: int,
         minibatch_size: int,
         num_epochs: int,
-        accumulate: int = 1,
+        accumulate: Callable[[], int] = lambda: 1,
         seed: int = 0,
         next_iteration: Callable[[], int] | None = None,
         limit: int | float = 1.0,
@@ -58,7 +58,6 @@ class RolloutLoader:
             "the rows of a rollout": num_rows,
             "minibatch_size": minibatch_size,
             "num_epochs": num_epochs,
-            "accumulate_grad_batches": accumulate,
         }.items():
             if number < 1:
                 raise ConfigError(f"{name} must be at least 1, got {number}.")
@@ -160,8 +159,9 @@ class RolloutLoader:
         lengths = rollout.loss_mask.sum(-1)
         while self.position < len(steps):
             # a window may have begun before a resume: its first minibatches count, but are not handed out again
-            start = self.position - self.position % self.accumulate
-            window = steps[start : start + self.accumulate]
+            size = self.accumulate()
+            start = self.position - self.position % size
+            window = steps[start : start + size]
             ptx = self._ptx_window(start, window)
             counts = torch.stack([torch.stack([lengths[rows].sum() for rows in window]).sum(), *_ptx_counts(ptx)])
             num_targets, ptx_targets, ptx_tokens = self.reduce(counts).cpu().unbind()

@@ -19,6 +19,7 @@ __all__ = ["RewardFunctionScorer"]
 
 _SECONDS_FOR_A_CULPRIT = 60.0
 """Limit of each call that looks for the response at which a function failed."""
+_GREATEST = torch.finfo(torch.float32).max
 RESERVED_COLUMNS = ("messages", "prompts", "response_tokens", "responses", "stopped")
 
 
@@ -142,11 +143,14 @@ class RewardFunctionScorer(Scorer):
     def _number(self, score: Any, responses: Responses, row: int) -> float:
         try:
             number = float(score)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
-        if not math.isfinite(number) or isinstance(score, str):
+        if not abs(number) <= _GREATEST or isinstance(score, str):  # nan is not, either
+            shown = f"{score!r:.40}"
+            if math.isfinite(number) and abs(number) > _GREATEST:
+                shown += f" (fp32 ends at {_GREATEST:.1e})"
             raise ScorerError(
-                f"a score of {self._subject} must be a finite number, got {score!r}. {_place(responses, row)}"
+                f"a score of {self._subject} must be a finite number, got {shown}. {_place(responses, row)}"
             )
         return number
 

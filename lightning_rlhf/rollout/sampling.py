@@ -213,7 +213,7 @@ class _CachedSteps:
         firsts = torch.searchsorted(owners, torch.arange(int(owners[-1]) + 1, device=owners.device))
         logits = self._next_logits(prompt_ids[firsts], self._mask[firsts], self._positions[firsts])
         if len(firsts) < len(owners):
-            self._cache.batch_select_indices(owners)
+            self._cache.reorder_cache(owners)
             logits = logits[owners]
         make_room(self._cache, self._longest)
         return logits
@@ -228,7 +228,7 @@ class _CachedSteps:
             **self._narrowed,
         )
         self._cache = getattr(output, "past_key_values", None)
-        if not hasattr(self._cache, "batch_select_indices"):
+        if not hasattr(self._cache, "reorder_cache"):
             raise ModelError(
                 f"{type(wrapped_model(self._model)).__name__} must return a key-value cache of transformers, "
                 f"got {type(self._cache).__name__}. Use sampler: transformers for this model."
@@ -240,4 +240,4 @@ class _CachedSteps:
         """Only these rows go on."""
         self._mask = self._mask[rows]
         self._positions = self._positions[rows]
-        self._cache.batch_select_indices(rows)
+        self._cache.reorder_cache(rows)  # unlike `batch_select_indices` all kinds of layers have it

@@ -6,12 +6,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from lightning_rlhf.errors import ConfigError
 
-__all__ = ["RolloutRuntime", "RolloutSettings", "evaluation_mode", "progress"]
+__all__ = ["RolloutRuntime", "RolloutSettings", "progress"]
 
 ContextFactory = Callable[[], AbstractContextManager[Any]]
 
@@ -76,18 +76,6 @@ class RolloutRuntime:
     generation: ContextFactory = nullcontext
     reduce: Callable[[Tensor], Tensor] = lambda total: total
     show_progress: bool = False
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside: gradient checkpointing would switch the cache off. Afterwards each part is as it was."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import HalfPrecision
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_rlhf.data.collation import collate_demonstrations, collate_packed, collate_prompts, collate_rankings
@@ -144,8 +145,8 @@ def test_rankings_have_one_row_per_candidate_in_the_order_of_the_mask():
     assert batch.candidate_mask.tolist() == [[True, True, True], [True, False, True], [True, True, False]]
     assert batch.response_lengths.tolist() == [[1, 2, 1], [1, 0, 2], [1, 2, 0]]
     assert batch.ranks.tolist() == [[0, 1, 2], [1, 0, 0], [1, 0, 0]]
-    assert batch.rewards.tolist() == [[1, 0, -1], [0, 0, 1], [0, 1, 0]]
-    assert batch.targets.tolist() == [[5, 4, 3], [4, 0, 5], [4, 5, 0]]
+    assert batch.reward_bits.view(torch.float32).tolist() == [[1, 0, -1], [0, 0, 1], [0, 1, 0]]
+    assert batch.target_bits.view(torch.float32).tolist() == [[5, 4, 3], [4, 0, 5], [4, 5, 0]]
     assert int(batch.num_prompts) == 3
 
 
@@ -166,3 +167,19 @@ def test_prompts_are_padded_on_the_left_and_carry_their_text(formatter):
     assert batch.details.texts == [formatter.render_prompt(prompt.prompt) for prompt in prompts]
     assert batch.details.messages == [prompt.prompt for prompt in prompts]
     assert batch.details.columns == [{"label": 1}, {}]
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_half_precision_rounds_no_number_of_a_ranking(precision):
+    row = {
+        "prompt_ids": [3],
+        "responses": [[4], [5]],
+        "ranks": [0, 1],
+        "rewards": [1 / 3, -1.0],
+        "targets": [1e5, 1001.5],
+        "candidates": [True, True],
+        "num_prompts": 1,
+    }
+    batch = HalfPrecision(precision).convert_input(collate_rankings([row]))
+    assert batch.reward_bits.view(torch.float32).tolist() == [[pytest.approx(1 / 3, rel=1e-7), -1.0]]
+    assert batch.target_bits.view(torch.float32).tolist() == [[1e5, 1001.5]]

@@ -10,6 +10,10 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     OPTConfig,
@@ -75,7 +79,47 @@ def _qwen2(attention: str) -> PreTrainedModel:
     return Qwen2ForCausalLM._from_config(config, attn_implementation=attention)
 
 
-MAKERS = {"gpt2": _gpt2, "llama": _llama, "neox": _neox, "opt": _opt, "gemma2": _gemma2, "qwen2": _qwen2}
+def _lfm2(attention: str) -> PreTrainedModel:
+    """Short convolutions between layers of attention."""
+    kinds = ["conv", "full_attention"]
+    config = Lfm2Config(
+        intermediate_size=48,
+        num_key_value_heads=1,
+        layer_types=kinds,
+        block_auto_adjust_ff_dim=False,
+        pad_token_id=1,
+        **SIZES,
+        **IDS,
+    )
+    return Lfm2ForCausalLM._from_config(config, attn_implementation=attention)
+
+
+def _gpt_oss(attention: str) -> PreTrainedModel:
+    """Experts; its masks know nothing of position ids; transformers offers it eager attention only."""
+    config = GptOssConfig(
+        intermediate_size=48,
+        num_key_value_heads=1,
+        head_dim=16,
+        sliding_window=4,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+        pad_token_id=1,
+        **SIZES,
+        **IDS,
+    )
+    return GptOssForCausalLM._from_config(config, attn_implementation="eager")
+
+
+MAKERS = {
+    "gpt2": _gpt2,
+    "llama": _llama,
+    "neox": _neox,
+    "opt": _opt,
+    "gemma2": _gemma2,
+    "qwen2": _qwen2,
+    "lfm2": _lfm2,
+    "gpt_oss": _gpt_oss,
+}
 
 
 def _tiny(architecture: str, attention: str = "sdpa", seed: int = 0) -> PreTrainedModel:

@@ -5,6 +5,7 @@ from transformers import MambaConfig, MambaModel
 from lightning_rlhf.batches import Prefixes, SharedPrefixBatch
 from lightning_rlhf.models import LanguageModel, LoRA, ScalarModel, add_adapter, enable_gradient_checkpointing
 from lightning_rlhf.models.row_chunks import row_chunks
+from lightning_rlhf.models.shared_prefix import goes_on_behind_a_cache
 
 GROUPS = {
     (5, 9, 0, 7, 33, 2, 8, 8, 1, 14): [[0], [12, 40, 41, 8, 0], [3, 17]],
@@ -143,3 +144,19 @@ class TestRowsAsTheyAre:
     def test_rows_stay_apart_in_an_architecture_that_carries_a_state(self, tokens, prefixes):
         mamba = MambaModel(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4))
         assert not is_shared(mamba, tokens, prefixes)
+
+
+class TestOtherWaysToAttend:
+    def test_a_prefix_that_sees_what_follows_it_is_not_shared(self, load_tiny):
+        model = load_tiny("llama").model
+        assert goes_on_behind_a_cache(model)
+        model.model.layers[1].self_attn.is_causal = False
+        assert not goes_on_behind_a_cache(model)
+
+    def test_the_configs_word_counts_too(self, load_tiny):
+        model = load_tiny("llama").model
+        model.config.is_causal = False
+        assert not goes_on_behind_a_cache(model)
+
+    def test_a_cache_that_holds_more_than_keys_and_values_is_not_shared(self, load_tiny):
+        assert not goes_on_behind_a_cache(load_tiny("lfm2").model)

@@ -5,7 +5,7 @@ from torch.utils import checkpoint
 
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models import LanguageModel, ScalarModel, enable_gradient_checkpointing
-from lightning_rlhf.models.transformer_call import call_transformer
+from lightning_rlhf.models.transformer_call import call_transformer, require_packing
 
 
 @pytest.fixture
@@ -100,15 +100,41 @@ class TestPaddingOnTheRight:
         model = tiny("llama")
         model.model.layers[1].self_attn.is_causal = False
         call_transformer(model, make_tokens(rows))
+        assert len(masks_seen) == 2
         assert all(mask is not None for mask in masks_seen)
+
+    def test_is_masked_where_the_config_makes_attention_look_ahead(self, tiny, make_tokens, rows):
+        model, tokens = tiny("llama"), make_tokens(rows)
+        model.config.is_causal = False
+        hidden = call_transformer(model, tokens).logits
+        for index, row in enumerate(rows):
+            alone = call_transformer(model, make_tokens([row])).logits[0]
+            torch.testing.assert_close(hidden[index, : len(row)], alone, atol=1e-5, rtol=1e-5)
 
     def test_is_masked_in_a_model_that_does_not_say_how_it_attends(self, tiny, make_tokens, rows, masks_seen):
         model = tiny("llama")
         for layer in model.model.layers:
             del layer.self_attn.is_causal
         call_transformer(model, make_tokens(rows))
+        assert len(masks_seen) == 2
         assert all(mask is not None for mask in masks_seen)
 
     def test_on_the_left_is_masked(self, tiny, make_tokens, rows, masks_seen):
         call_transformer(tiny("llama"), make_tokens(rows, left=True))
+        assert len(masks_seen) == 2
         assert all(mask is not None for mask in masks_seen)
+
+
+class TestPacking:
+    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+    @pytest.mark.parametrize("architecture", ["gpt2", "llama", "opt", "gemma2", "qwen2"])
+    def test_models_that_keep_documents_apart_may_pack(self, architecture, attention, tiny, recwarn):
+        model = tiny(architecture, attention).train()
+        require_packing(model)
+        assert all(module.training for module in model.modules())
+        assert not recwarn
+
+    @pytest.mark.parametrize("architecture", ["lfm2", "gpt_oss"])
+    def test_models_in_which_a_document_changes_the_next_one_are_refused(self, architecture, tiny):
+        with pytest.raises(ModelError, match=r"in which a document changes the next one\. Set packing to false\."):
+            require_packing(tiny(architecture))

@@ -109,3 +109,14 @@ def test_a_component_need_not_be_copyable(kit):
     reward.client = Uncopyable()
     module, _ = kit.ppo(rewards=[reward])
     assert module.scorers.functions[0] is reward
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
+def test_an_adapter_starts_where_the_runs_seed_says(kit, monkeypatch, stage):
+    starts = []
+    for seed in ("1", "1", "2"):
+        monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+        module, _ = kit.stage(stage, adapter=kit.LoRA(rank=2))
+        starts.append(torch.cat([w.detach().flatten() for name, w in module.named_parameters() if "lora_A" in name]))
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])

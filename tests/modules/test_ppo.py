@@ -5,7 +5,7 @@ import dataclasses
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from torch import nn
 from transformers import LlamaForCausalLM
 
@@ -222,6 +222,27 @@ def test_unstopped_responses_are_masked_out_of_the_loss(kit, tmp_path):
     assert torch.equal(rollout.loss_mask[stopped], rollout.completion_mask[stopped])
     assert float(trainer.callback_metrics["rollout/masked_rate"]) == pytest.approx(float((~stopped).float().mean()))
     assert not stopped.all()
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step..` before")  # as with target_kl
+def test_a_window_without_a_token_in_the_loss_moves_no_weight(kit, tmp_path):
+    module, data = kit.ppo(mask_unstopped=True, max_response_length=1, weight_decay=0.1, lr_schedule="constant")
+    before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+    watch = Watch()
+    trainer = kit.fit((module, data), tmp_path, callbacks=[watch])
+    assert not watch.rollouts[-1].loss_mask.any()
+    assert trainer.global_step == 4
+    assert all(torch.equal(weight, before[name]) for name, weight in module.named_parameters())
+
+
+@pytest.mark.filterwarnings("ignore:When using `Trainer.accumulate_grad_batches != 1.`")  # lightning's advice
+def test_a_window_that_grows_with_the_epochs_has_its_own_denominator(kit, tmp_path):
+    weights = []
+    for options in ({"accumulate_grad_batches": 2}, {"callbacks": [GradientAccumulationScheduler({0: 2})]}):
+        module, data = kit.ppo(max_response_length=9)
+        kit.fit((module, data), tmp_path, limit_val_batches=0, **options)
+        weights.append([weight.detach().clone() for weight in module.parameters()])
+    assert all(torch.equal(first, second) for first, second in zip(*weights, strict=True))
 
 
 def test_a_missing_stop_token_costs_its_penalty(kit, tmp_path):

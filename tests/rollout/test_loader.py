@@ -23,7 +23,7 @@ def rollout(iteration, rows=ROWS):
 
 
 def loader(collect=rollout, **changes):
-    settings = {"num_rows": ROWS, "minibatch_size": 3, "num_epochs": 3, "accumulate": 2, "seed": 1, **changes}
+    settings = {"num_rows": ROWS, "minibatch_size": 3, "num_epochs": 3, "accumulate": lambda: 2, "seed": 1, **changes}
     return RolloutLoader(collect, **settings)
 
 
@@ -87,7 +87,7 @@ def test_every_iteration_collects_anew_and_has_orders_of_its_own():
 
 @pytest.mark.parametrize("accumulate", [1, 2, 5, 12, 50])
 def test_num_targets_counts_the_whole_window_over_all_ranks(accumulate):
-    subject = loader(accumulate=accumulate, reduce=lambda counts: 2 * counts)
+    subject = loader(accumulate=lambda: accumulate, reduce=lambda counts: 2 * counts)
     (steps,) = passes(subject, 1)
     lengths = subject.rollout.loss_mask.sum(-1)
     for start in range(0, len(steps), accumulate):
@@ -98,7 +98,7 @@ def test_num_targets_counts_the_whole_window_over_all_ranks(accumulate):
 
 
 def test_a_short_last_window_counts_what_it_has_under_a_limit_too():
-    subject = loader(accumulate=4, limit=6)
+    subject = loader(accumulate=lambda: 4, limit=6)
     (steps,) = passes(subject, 1)
     lengths = subject.rollout.loss_mask.sum(-1)
     assert len(steps) == 6
@@ -224,10 +224,10 @@ def test_pretraining_rows_come_with_the_counts_of_their_window():
 
 
 def test_pretraining_rows_of_a_resumed_window_are_those_of_an_uninterrupted_one():
-    expected = list(loader(accumulate=4, ptx=pretraining([])))
-    stopped = loader(accumulate=4, ptx=pretraining([]))
+    expected = list(loader(accumulate=lambda: 4, ptx=pretraining([])))
+    stopped = loader(accumulate=lambda: 4, ptx=pretraining([]))
     list(islice(stopped, 3))
-    resumed = loader(accumulate=4, ptx=pretraining([]))
+    resumed = loader(accumulate=lambda: 4, ptx=pretraining([]))
     resumed.load_state_dict(through_a_file(stopped.state_dict()))
     rest = list(resumed)
     assert same(rest, expected[3:])

@@ -28,7 +28,7 @@ class Recorder(L.LightningModule):
             num_rows=7,
             minibatch_size=2,
             num_epochs=2,
-            accumulate=3,
+            accumulate=lambda: 3,
             seed=2,
             next_iteration=lambda: self.trainer.current_epoch,
             limit=self.limit,

@@ -74,6 +74,8 @@ def test_tensors_and_arrays_are_scores_too(tiny, responses, returned):
         ([1.0, math.nan, 2.0], "finite number, got nan.*prompt: 'e', response: 'g'"),
         ([1.0, 2.0, math.inf], "finite number, got inf.*prompt: 'ff', response: 'hij'"),
         ([1.0, "2", 2.0], "finite number, got '2'"),
+        ([1.0, -1e39, 2.0], r"finite number, got -1e\+39 \(fp32 ends at 3\.4e\+38\).*prompt: 'e', response: 'g'"),
+        ([1.0, 2.0, 10**400], "finite number, got 1000000000.*prompt: 'ff', response: 'hij'"),
         ([1.0, None, 2.0], "finite number, got None"),
         ([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0, 3.0]], "each of the 3 response_tokens, got 2.*response: 'ef'"),
         ([[1.0, 2.0, 3.0], 1.0, [1.0, 2.0, 3.0]], "response_tokens, got a single number"),

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import Lfm2Config, Lfm2ForCausalLM
 
 from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.functional import position_ids
@@ -48,6 +49,28 @@ def test_samples_do_not_depend_on_the_batch_cut(model, prompts):
         for part in cut:
             alone = sample(model, prompts, part)
             assert all(torch.equal(whole[part], own) for whole, own in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4, 5], [4, 0, 0, 0, 2, 2, 0]], ids=["distinct", "repeated"])
+def test_a_cache_with_convolutions_loses_rows_too(prompts, rows):
+    torch.manual_seed(0)
+    config = Lfm2Config(
+        vocab_size=12,
+        hidden_size=16,
+        intermediate_size=32,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        layer_types=["conv", "full_attention", "conv"],
+        num_hidden_layers=3,
+        block_auto_adjust_ff_dim=False,
+        initializer_range=0.4,
+    )
+    model = Lfm2ForCausalLM(config).eval()
+    together = sample(model, prompts, rows, stop_ids=(1, 2, 3))
+    assert len(set(together.completion_mask.sum(-1).tolist())) > 1
+    for place, row in enumerate(rows):
+        alone = sample(model, prompts, [row], stop_ids=(1, 2, 3))
+        assert all(torch.equal(whole[[place]], own) for whole, own in zip(together, alone, strict=True))
 
 
 def test_samples_do_not_depend_on_padding(model, prompts):

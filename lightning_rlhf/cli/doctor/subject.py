@@ -14,12 +14,12 @@ from lightning_rlhf.data import PromptFormatter, RLHFData
 from lightning_rlhf.data.collation import collate_prompts
 from lightning_rlhf.data.rows import Row, Tally, Tokenization
 from lightning_rlhf.data.storage import tokenized_rows
+from lightning_rlhf.models import evaluation_mode
 from lightning_rlhf.modules import PPOModule, RLHFModule
 from lightning_rlhf.rollout.answering import sample_prompts
 from lightning_rlhf.rollout.passes import TokenScores, score_tokens
 from lightning_rlhf.rollout.responses import Responses, describe_responses
 from lightning_rlhf.rollout.sampling import SampledResponses
-from lightning_rlhf.rollout.settings import evaluation_mode
 
 __all__ = ["RowSample", "Sampled", "Subject"]
 

@@ -26,11 +26,11 @@ from lightning_rlhf.data.collation import collate_demonstrations, collate_packed
 from lightning_rlhf.data.rows import DemonstrationRows, Row, Tally
 from lightning_rlhf.data.sampling import row_order
 from lightning_rlhf.data.storage import tokenized_rows
+from lightning_rlhf.models import evaluation_mode
 from lightning_rlhf.models.row_chunks import row_chunks
 from lightning_rlhf.modules import PPOModule, RewardModule
 from lightning_rlhf.rollout import RolloutLoader, policy_outputs, response_rows
 from lightning_rlhf.rollout.passes import ResponseRows, reference_logprobs
-from lightning_rlhf.rollout.settings import evaluation_mode
 
 __all__ = [
     "Probe",

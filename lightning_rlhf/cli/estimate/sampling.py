@@ -13,9 +13,9 @@ from lightning_rlhf.cli.estimate.allocations import Trace, recorded, scaled
 from lightning_rlhf.cli.estimate.probes import longest_prompt
 from lightning_rlhf.cli.prepared import PreparedRun
 from lightning_rlhf.data.rows import Row
+from lightning_rlhf.models import evaluation_mode
 from lightning_rlhf.modules import PPOModule
 from lightning_rlhf.rollout import sample_responses
-from lightning_rlhf.rollout.settings import evaluation_mode
 
 __all__ = ["SamplingNeeds", "sampling_needs"]
 
