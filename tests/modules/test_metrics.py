@@ -1,8 +1,11 @@
 """Sums that cross batches, however the module around them is cast."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from lightning_rlhf.modules.metrics import MeanPerItem, NamedMeans, RankingAccuracy, WindowLoss
 
@@ -59,3 +62,21 @@ def test_accuracy_counts_ordered_pairs_and_half_of_ties_in_score(pairs, share):
         torch.tensor([[5, 1], [5, 1]]),
     )
     assert float(accuracy.compute()) == pytest.approx(share)
+
+
+def _take_on_a_rank(rank: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    means = NamedMeans(["loss/ptx", "loss/policy", "policy/skipped_share"])
+    if rank == 0:  # no response of the other rank is in the loss
+        means.add("loss/policy", torch.tensor(3.0), 6)
+    means.add("policy/skipped_share", torch.tensor(float(rank)), 1)
+    taken = {name: float(value) for name, value in means.take().items()}
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(taken))
+    distributed.destroy_process_group()
+
+
+@pytest.mark.long
+def test_a_rank_that_counted_nothing_takes_part_in_the_sum(tmp_path):
+    torch.multiprocessing.spawn(_take_on_a_rank, args=(str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == {"loss/policy": 0.5, "policy/skipped_share": 0.5}
