@@ -19,7 +19,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -27,7 +26,7 @@ from lightning_rlhf import registry
 from lightning_rlhf.callbacks import ModelExport, NonFiniteGuard, SampleTable
 from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError, ModelError
-from lightning_rlhf.models import LanguageModel, RecordedTemplate
+from lightning_rlhf.models import RecordedTemplate
 from lightning_rlhf.modules.arguments import require_at_least, require_one_of
 from lightning_rlhf.modules.foreign_checkpoints import check_arguments, check_before_loading, saved_arguments
 from lightning_rlhf.modules.metrics import WindowLoss
@@ -40,6 +39,7 @@ from lightning_rlhf.modules.resuming import (
     restore_gradients,
     restore_random_state,
 )
+from lightning_rlhf.modules.sharding import gathered_weights, shard
 from lightning_rlhf.plugin_system.manager import plugin_manager
 from lightning_rlhf.plugin_system.provenance import (
     check_same_plugins,
@@ -229,20 +229,8 @@ class RLHFModule(L.LightningModule, ABC):
 
         Elsewhere there is nothing to do.
         """
-        members = [module for network in networks for module in network.modules() if isinstance(module, FSDPModule)]
-        roots = [_root(network) for network in networks]
-        for module in members:
-            # without this each layer would be sharded again after its forward, and gathered at the next token: a
-            # collective that hangs as soon as one rank's responses have all stopped
-            module.set_reshard_after_forward(False, recurse=False)
-            module.unshard()
-        try:
+        with gathered_weights(networks):
             yield
-        finally:
-            for module in members:
-                # roots stay gathered from forward to backward, as torch has it
-                module.set_reshard_after_forward(module not in roots, recurse=False)
-                module.reshard()
 
     # Lightning's hooks
 
@@ -278,10 +266,7 @@ class RLHFModule(L.LightningModule, ABC):
                 f"tensor_parallel_size must be 1, got {mesh['tensor_parallel'].size()}. The weights are sharded over "
                 "data_parallel_size devices."
             )
-        for network in self.networks():
-            for layer in _decoder_layers(network):
-                fully_shard(layer, mesh=mesh["data_parallel"])
-            fully_shard(_root(network), mesh=mesh["data_parallel"])
+        shard(self.networks(), mesh["data_parallel"])
         self.is_sharded = True
 
     def configure_callbacks(self) -> list[Callback]:
@@ -408,16 +393,6 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(_is_plain(member) for member in value)
     return value is None or type(value) in (bool, int, float, str)
-
-
-def _root(network: nn.Module) -> nn.Module:
-    """What FSDP2 gathers first: of a `LanguageModel` what is in it, which generation calls by itself."""
-    return network.model if isinstance(network, LanguageModel) else network
-
-
-def _decoder_layers(network: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of a transformer: the members of its module lists."""
-    return [block for module in network.modules() if isinstance(module, nn.ModuleList) for block in module]
 
 
 def named_rows(places: Sequence[str], most: int = 8) -> str:
