@@ -30,6 +30,18 @@ def test_every_link_leads_to_a_file(path):
             assert (path.parent / target).exists(), target
 
 
+@pytest.mark.parametrize(
+    "path", [*PAGES, *ROOT.glob("docs/*/*.md"), *ROOT.glob("plugins/*/README.md")], ids=lambda path: path.name
+)
+def test_every_row_of_a_table_has_the_cells_of_its_head(path):
+    head = None
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else None
+        head = cells if head is None else head
+        assert cells in (None, head), line
+        head = None if cells is None else head
+
+
 def test_the_map_leads_to_every_page():
     for path in ROOT.glob("docs/*.md"):
         if path.stem != "index":

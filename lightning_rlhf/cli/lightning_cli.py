@@ -30,6 +30,7 @@ from lightning_rlhf.cli.run_directory import (
     CHECKPOINT_FOLDER,
     CONFIG_FILE,
     RunDirectory,
+    checkpoints,
     handed_down,
     inherited,
     last_checkpoint,
@@ -42,10 +43,15 @@ __all__ = ["RLHFCLI", "base_classes"]
 
 _DESCRIPTIONS = {
     "fit": "Train one stage. The stage is the class of --model: SFTModule, RewardModule or PPOModule.",
-    "validate": "The validation metrics of a checkpoint.",
+    "validate": "The validation metrics of a checkpoint; without --ckpt_path of the base as it is.",
     "test": "The validation metrics on the test split.",
-    "predict": "Write predictions.jsonl: responses, or the scores of a reward model.",
+    "predict": "Write predictions.jsonl: responses, or the scores of a reward model, as --ckpt_path has trained it.",
 }
+_READ_ARGUMENTS = (
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.loops.fit_loop",
+    "lightning.pytorch.trainer.connectors.",
+)
 _LOG_EVERY_N_STEPS = 1  # a step of a language model takes far longer than a row of a file
 
 
@@ -202,6 +208,11 @@ class RLHFCLI(LightningCLI):
             kwargs["log_every_n_steps"] = None
         elif config.logger in (None, True) and not config.fast_dev_run:
             kwargs["logger"] = default_loggers(self.directory, str(self.subcommand))
+        accumulate, clip = config.accumulate_grad_batches, config.gradient_clip_val
+        if accumulate < 1:
+            raise ConfigError(f"trainer.accumulate_grad_batches must be at least 1, got {accumulate}.")
+        if clip is not None and not clip >= 0:
+            raise ConfigError(f"trainer.gradient_clip_val must be 0 or more, or null, got {clip}.")
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
@@ -247,7 +258,7 @@ class RLHFCLI(LightningCLI):
                 raise ModelError(
                     f"ckpt_path must be a checkpoint of this module, got one that is not: {reason}"
                 ) from error
-            if isinstance(error, MisconfigurationException):
+            if isinstance(error, MisconfigurationException) or _is_lightnings_refusal(error):
                 raise ConfigError(f"the trainer's arguments must fit the stage and its data: {error}") from error
             raise
 
@@ -258,8 +269,12 @@ class RLHFCLI(LightningCLI):
         return kwargs
 
     def _last_checkpoint(self) -> Path | None:
+        return last_checkpoint(self.directory.path, *self._checkpoint_folders())
+
+    def _checkpoint_folders(self) -> list[Path]:
+        """Where callbacks write checkpoints."""
         folders = [getattr(callback, "dirpath", None) for callback in self.trainer.checkpoint_callbacks]
-        return last_checkpoint(self.directory.path, *(Path(folder) for folder in folders if folder is not None))
+        return [Path(folder) for folder in folders if folder is not None]
 
     def _say_how_to_go_on(self) -> None:
         """After SIGTERM: a job's log shows what became of it."""
@@ -277,6 +292,8 @@ class RLHFCLI(LightningCLI):
         """Everything is built: a run that is to be overwritten makes room, and one that left nothing to go on from."""
         if _is_first_process():
             anew = self.config[self.subcommand].ckpt_path == "last" and self._last_checkpoint() is None
+            if anew and self.directory.resumes:
+                self.directory.refuse_to_lose(self._checkpoint_folders())
             self.directory.put_aside(begins_anew=anew and self.directory.resumes)
 
     def after_fit(self) -> None:
@@ -295,11 +312,32 @@ class RLHFCLI(LightningCLI):
         if shown:
             print("last validation: " + ", ".join(shown))
 
+    def _say_what_is_evaluated(self) -> None:
+        root = self.directory.path
+        if self.config[self.subcommand].ckpt_path is None and checkpoints(root) and _is_first_process():
+            trained = "last" if last_checkpoint(root) else str(checkpoints(root)[-1])
+            print(
+                f"lightning-rlhf: this is the base as it is, before training. What the run in {root} has trained is "
+                f"--ckpt_path {trained}",
+                file=sys.stderr,
+            )
+
+    before_validate = before_test = before_predict = _say_what_is_evaluated
+
     def after_predict(self) -> None:
         """Say where the predictions are."""
         if self.trainer.is_global_zero:
             path = Path(self.trainer.default_root_dir) / self._predictions.file
             print(f"{self._predictions.num_rows} predictions are in {path}")
+
+
+def _is_lightnings_refusal(error: BaseException) -> bool:
+    """Whether Lightning's own parts that read arguments raised it: what a callback monitors, how often to validate."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = "" if place is None else str(place.tb_frame.f_globals.get("__name__", ""))
+    return isinstance(error, ValueError | RuntimeError) and where.startswith(_READ_ARGUMENTS)
 
 
 def _is_first_process() -> bool:

@@ -15,6 +15,7 @@ __all__ = [
     "CONFIG_HEADER",
     "METRICS_FILE",
     "RunDirectory",
+    "checkpoints",
     "handed_down",
     "inherited",
     "last_checkpoint",
@@ -79,6 +80,23 @@ class RunDirectory:
                 (self.path / _ASIDE).mkdir(exist_ok=True)
                 for place in _there(self.path, _LEFTOVERS):
                     place.rename(self.path / _ASIDE / place.name)
+
+    def refuse_to_lose(self, folders: Iterable[Path]) -> None:
+        """A run that left checkpoints of other names, or a model, is none that may begin anew where it stood.
+
+        Args:
+            folders: where callbacks of the user's own write checkpoints.
+
+        Raises:
+            RunDirectoryError: it did.
+        """
+        left = [str(file) for file in checkpoints(self.path, *folders)]
+        if left or (self.path / MODEL_FOLDER).exists():
+            found = f"only {', '.join(left)}" if left else f"a model that is trained, in {self.path / MODEL_FOLDER}"
+            raise RunDirectoryError(
+                f"ckpt_path 'last' must find a last.ckpt of the run in {self.path}, got {found}. Name the file to go "
+                "on from with --ckpt_path, or begin anew with --overwrite and without --ckpt_path."
+            )
 
     def let_go(self) -> None:
         """Remove the run that was put aside."""
@@ -177,6 +195,18 @@ def root_of_checkpoint(ckpt_path: str | None) -> Path | None:
     folder = Path(ckpt_path).parent
     is_in_run = folder.name == CHECKPOINT_FOLDER and _is_ours(folder.parent / CONFIG_FILE)
     return folder.parent if is_in_run else None
+
+
+def checkpoints(root: Path, *folders: Path) -> list[Path]:
+    """The checkpoints of a run, whatever they are called, the newest last.
+
+    Args:
+        root: of the run.
+        *folders: where callbacks of the user's own write checkpoints.
+    """
+    files = [file for folder in (root / CHECKPOINT_FOLDER, *folders) for file in folder.glob("*.ckpt")]
+    unique = {file.resolve(): file for file in reversed(files)}
+    return sorted(unique.values(), key=lambda file: file.stat().st_mtime_ns)
 
 
 def last_checkpoint(root: Path, *folders: Path) -> Path | None:

@@ -97,7 +97,8 @@ class PromptData(RLHFData):
         max_length: tokens per row of ptx_source at most.
         on_bad_row: error stops at the first bad row, skip leaves bad rows out and counts them.
         max_prompt_length: tokens per prompt at most; the end is kept.
-        ptx_source: rows for PPO's pretraining term: a dataset component that yields demonstrations or texts.
+        ptx_source: rows for PPO's pretraining term, which PPOModule's ptx_coef weighs: a dataset component that yields
+            demonstrations or texts.
         num_workers: processes that load batches ahead in validation; 0 loads in the main process.
     """
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -391,6 +392,8 @@ class PPOModule(RLHFModule):
         self._prompts = prompts
         ptx = trainer.datamodule.ptx_batches() if self.ptx_coef else None  # type: ignore[attr-defined]
         require(not self.ptx_coef or ptx is not None, "PromptData", "have a ptx_source when ptx_coef is set", "none")
+        if not self.ptx_coef and trainer.datamodule.ptx_source is not None:  # type: ignore[attr-defined]
+            rank_zero_warn("ptx_source has rows that nothing is learned from: ptx_coef is 0.")
         self._loader = RolloutLoader(
             lambda iteration: self._collect(prompts, iteration),
             num_rows=self.rollout_size * self.settings.num_responses_per_prompt,

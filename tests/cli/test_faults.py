@@ -77,9 +77,47 @@ def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(command)
     assert Path("run/metrics.csv").read_bytes() == Path("whole/metrics.csv").read_bytes()
 
 
-def test_someone_elses_folder_is_not_put_aside_for_a_run_that_would_resume(command):
-    Path("run/model").mkdir(parents=True)
-    Path("run/model/weights").write_text("mine")
-    with pytest.warns(UserWarning, match="no last checkpoint available"):
-        assert command("fit", "--trainer.default_root_dir=run", "--ckpt_path=last") == 0
-    assert Path("run/model/weights").read_text() == "mine"
+@pytest.mark.parametrize("left", ["checkpoints/epoch=0-step=4.ckpt", "model/weights"])
+def test_a_run_that_left_something_but_no_last_checkpoint_does_not_begin_anew(command, capsys, left):
+    command("fit", "--trainer.default_root_dir=run")
+    Path("run/checkpoints/last.ckpt").unlink()
+    Path("run", left).parent.mkdir(exist_ok=True)
+    Path("run", left).write_text("mine")
+    metrics = Path("run/metrics.csv").read_bytes()
+    capsys.readouterr()
+    assert command("fit", "--trainer.default_root_dir=run", "--ckpt_path=last") == 2
+    message = capsys.readouterr().err
+    assert "ckpt_path 'last' must find a last.ckpt of the run in run, got " in message
+    assert left.split("/")[0] in message
+    assert Path("run", left).read_text() == "mine"
+    assert Path("run/metrics.csv").read_bytes() == metrics
+
+
+def test_an_evaluation_of_the_base_beside_a_trained_run_says_so(command, capsys):
+    command("fit", "--trainer.default_root_dir=run")
+    capsys.readouterr()
+    assert command("validate", "--trainer.default_root_dir=run") == 0
+    assert "this is the base as it is, before training. What the run in run has trained is --ckpt_path last" in (
+        capsys.readouterr().err
+    )
+    assert command("validate", "--trainer.default_root_dir=run", "--ckpt_path=last") == 0
+    assert "as it is" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainer.val_check_interval=500"], "`val_check_interval` (500) must be less than or equal to"),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/lss"],
+            "Early stopping conditioned on metric `val/lss` which is not available",
+        ),
+        (["--trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches must be at least 1, got 0."),
+        (["--trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val must be 0 or more, or null, got -1"),
+    ],
+)
+def test_what_the_trainer_cannot_do_is_one_message(command, capsys, words, message):
+    assert command("fit", *words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error

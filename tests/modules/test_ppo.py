@@ -294,6 +294,11 @@ def test_a_ptx_coefficient_without_pretraining_rows_is_refused(kit, tmp_path):
         kit.fit(kit.ppo(ptx_coef=0.1), tmp_path)
 
 
+def test_pretraining_rows_without_a_coefficient_are_pointed_out(kit, tmp_path):
+    with pytest.warns(UserWarning, match="ptx_source has rows that nothing is learned from: ptx_coef is 0"):
+        kit.fit(kit.ppo(data={"ptx_source": kit.Demonstrations()}), tmp_path, limit_val_batches=0)
+
+
 def test_a_second_trainer_gets_scorers_of_its_own(kit, tmp_path):
     module, data = kit.ppo()
     kit.trainer(tmp_path).validate(module, data, verbose=False)

@@ -104,7 +104,7 @@ def _show_rows(console: Console, subject: Subject) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-rlhf doctor",
-        usage="lightning-rlhf doctor --config FILE [--stage STAGE] [--name value ...]",
+        usage="lightning-rlhf doctor [--config FILE] [--stage STAGE] [--name value ...]",
         description="Look at a run before it starts, on its own model, data, template and plug-ins: nothing is trained "
         "or written. Prints PASS, WARN or FAIL for each check, with what to do; exits with 1 if one fails.",
         epilog="All other options are those of `lightning-rlhf fit`.",

@@ -74,7 +74,10 @@ def _row(run: PreparedRun, split: str, position: int) -> Row:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-rlhf inspect",
-        usage="lightning-rlhf inspect --config FILE --row N [--split SPLIT] [--html FILE] [--name value ...]",
+        usage=(
+            "lightning-rlhf inspect [--config FILE] [--stage STAGE] --row N [--split SPLIT] [--html FILE] "
+            "[--name value ...]"
+        ),
         description="Show one row as the model sees it, before anything is trained: tokens, ids, masks and what is "
         "learned; the candidates of a ranking with their scores; in PPO the sampled responses with everything that is "
         "computed on each token.",

@@ -73,7 +73,7 @@ def plan_of(prepared: PreparedRun, num_rows: int, num_steps: int) -> Plan:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-rlhf plan",
-        usage="lightning-rlhf plan --config FILE [--stage STAGE] [--json] [--name value ...]",
+        usage="lightning-rlhf plan [--config FILE] [--stage STAGE] [--json] [--name value ...]",
         description="Say what a run will take before it starts: parameters, peak memory per device by part, and time. "
         "Memory is worked out from passes over two and three of the longest rows; time is measured on a few steps, "
         "where they fit, in which no weight moves. Nothing is written into the run's directory. On a CPU the peak is "
