@@ -122,7 +122,7 @@ def _ppo(output: Path) -> Stage:
         "temperature": TEMPERATURE,
         # normalised, the coefficient below does not depend on the scale of the reward model
         "score_normalizer": {"class_path": "lightning_rlhf.rollout.ScoreNormalizer"},
-        "kl_coef": 0.08,
+        "kl_coef": 0.06,
         "value_coef": 0.2,
         # without it the policy would end with one friendly sentence for every question
         "ptx_coef": 0.5,
@@ -133,7 +133,19 @@ def _ppo(output: Path) -> Stage:
         "ptx_source": {"class_path": "file", "init_args": {"path": str(output / "data" / "dialogues-train.jsonl")}},
         "batch_size": 128,
     }
-    return "PPOModule", model, ("PromptData", data), {"max_epochs": 16, "check_val_every_n_epoch": 8}
+    # one seed's reward is easier to get than another's: all may spend the same KL on it
+    budget = {
+        "class_path": "lightning.pytorch.callbacks.EarlyStopping",
+        "init_args": {
+            "monitor": "objective/kl",
+            "mode": "max",
+            "stopping_threshold": 3.2,
+            "patience": 1000,
+            "check_on_train_epoch_end": True,
+        },
+    }
+    trainer = {"max_epochs": 16, "check_val_every_n_epoch": 4, "callbacks": [budget]}
+    return "PPOModule", model, ("PromptData", data), trainer
 
 
 _STAGES: dict[str, Callable[[Path], Stage]] = {"pretrain": _pretrain, "sft": _sft, "reward": _reward, "ppo": _ppo}
