@@ -181,6 +181,11 @@ class RLHFModule(L.LightningModule, ABC):
         """
         return self.trainer.accumulate_grad_batches * self.num_data_ranks
 
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the loss is scaled up for the backward pass, so that gradients do not vanish in half precision."""
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
+
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """The sum over all ranks, in the tensor's own dtype."""
         if self.trainer.world_size == 1:
@@ -279,8 +284,7 @@ class RLHFModule(L.LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One AdamW with the stage's parameter groups and a schedule that is stepped with it."""
-        scales_gradients = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        optimizer = adamw(self.parameter_groups(), weight_decay=self.weight_decay, scales_gradients=scales_gradients)
+        optimizer = adamw(self.parameter_groups(), weight_decay=self.weight_decay, scales_gradients=self.scales_loss)
         scheduler = learning_rate_schedule(
             optimizer,
             self.lr_schedule,

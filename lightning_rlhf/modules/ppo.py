@@ -309,8 +309,8 @@ class PPOModule(RLHFModule):
 
     def _taken(self, loss: Tensor) -> Tensor:
         """A loss of the policy; with adapters its graph is freed before the next pass, which then takes that memory."""
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if not self.actor_critic.has_small_gradients or self.is_sharded or scaled or not loss.requires_grad:
+        is_plain = self.is_sharded or self.scales_loss or not loss.requires_grad
+        if is_plain or not self.actor_critic.has_small_gradients:
             return loss
         return with_gradients_taken(loss, self.actor_critic.policy_parameters())
 
