@@ -144,7 +144,7 @@ def _ppo(output: Path) -> Stage:
             "check_on_train_epoch_end": True,
         },
     }
-    trainer = {"max_epochs": 16, "check_val_every_n_epoch": 4, "callbacks": [budget]}
+    trainer = {"max_epochs": 16, "check_val_every_n_epoch": 8, "callbacks": [budget]}
     return "PPOModule", model, ("PromptData", data), trainer
 
 
