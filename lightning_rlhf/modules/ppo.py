@@ -1,7 +1,6 @@
 """Proximal policy optimization against reward models and reward functions."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -37,7 +36,7 @@ from lightning_rlhf.modules.invariants import (
 from lightning_rlhf.modules.kl_controllers import FixedKL, KLController
 from lightning_rlhf.modules.optimization import LRSchedule
 from lightning_rlhf.modules.policy_update import PolicyUpdate
-from lightning_rlhf.modules.scorers import RunScorers
+from lightning_rlhf.modules.scorers import RunScorers, Surroundings
 from lightning_rlhf.plugin_system.interfaces import ModelSource, RankingConverter, RewardFunction
 from lightning_rlhf.rollout import (
     CollectedRollout,
@@ -502,19 +501,18 @@ class PPOModule(RLHFModule):
     def score_pipeline(self) -> ScorePipeline:
         """Reward models, then reward functions; made once, when the data's template is known."""
         if self._pipeline is None:
-            self._pipeline = self.scorers.pipeline(*self._scoring())
+            self._pipeline = self.scorers.pipeline(self._surroundings())
         return self._pipeline
 
     def heldout_pipeline(
         self, reward_models: Sequence[LoadedScalarModel], functions: Sequence[RewardFunction]
     ) -> ScorePipeline:
         """Scorers that the policy is not rewarded by, with the surroundings of those that it is."""
-        return self.scorers.heldout_pipeline(reward_models, functions, *self._scoring())
+        return self.scorers.heldout_pipeline(reward_models, functions, self._surroundings())
 
-    def _scoring(self) -> tuple[PromptFormatter, int, Callable[[], AbstractContextManager[Any]]]:
-        """What the data and the Trainer bring along to scorers."""
+    def _surroundings(self) -> Surroundings:
         batch_size: int = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        return self._formatter, batch_size, self.trainer.precision_plugin.forward_context
+        return Surroundings(self._formatter, batch_size, self.trainer.precision_plugin.forward_context)
 
     # Checkpoints
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning_rlhf.data import PromptFormatter
 from lightning_rlhf.models import LoadedScalarModel, ScalarModel
@@ -19,9 +19,18 @@ from lightning_rlhf.rollout import (
     Scorer,
 )
 
-__all__ = ["RunScorers"]
+__all__ = ["RunScorers", "Surroundings"]
 
-Precision = Callable[[], AbstractContextManager[Any]]
+
+class Surroundings(NamedTuple):
+    """What data and Trainer bring along to scorers."""
+
+    formatter: PromptFormatter
+    """The policy's template and tokenizer; a reward model without a recorded template gets this one."""
+    batch_size: int
+    """Rows per pass of a reward model."""
+    precision: Callable[[], AbstractContextManager[Any]]
+    """Context of those passes."""
 
 
 class RunScorers:
@@ -71,44 +80,37 @@ class RunScorers:
         self._loaded = [ScalarModel.load(name, trust_remote_code=trust_remote_code) for name in self._names]
         return self._loaded
 
-    def pipeline(self, formatter: PromptFormatter, batch_size: int, precision: Precision) -> ScorePipeline:
+    def pipeline(self, around: Surroundings) -> ScorePipeline:
         """What the policy is rewarded by: reward models, each with its own tokenizer and template, then functions.
 
         Args:
-            formatter: the policy's template and tokenizer; a model without a recorded template gets this one.
-            batch_size: rows per pass of a reward model.
-            precision: context of those passes.
+            around: of the run.
         """
-        scorers = self._scorers(self._loaded, self.functions, formatter, batch_size, precision)
+        scorers = self._scorers(self._loaded, self.functions, around)
         return ScorePipeline(scorers, weights=self.weights, converter=self.converter, normalizer=self.normalizer)
 
     def heldout_pipeline(
         self,
         reward_models: Sequence[LoadedScalarModel],
         functions: Sequence[RewardFunction],
-        formatter: PromptFormatter,
-        batch_size: int,
-        precision: Precision,
+        around: Surroundings,
     ) -> ScorePipeline:
         """Other scorers in the same surroundings.
 
         Args:
             reward_models: as loaded.
-            functions: as above.
-            formatter: as above.
-            batch_size: as above.
-            precision: as above.
+            functions: reward functions.
+            around: of the run.
         """
-        return ScorePipeline(self._scorers(reward_models, functions, formatter, batch_size, precision))
+        return ScorePipeline(self._scorers(reward_models, functions, around))
 
     def _scorers(
         self,
         reward_models: Sequence[LoadedScalarModel],
         functions: Sequence[RewardFunction],
-        formatter: PromptFormatter,
-        batch_size: int,
-        precision: Precision,
+        around: Surroundings,
     ) -> list[Scorer]:
+        formatter, batch_size, precision = around
         scorers: list[Scorer] = []
         for source in reward_models:
             template = formatter.template if source.template is None else source.template.create()
