@@ -3,12 +3,20 @@
 Nothing is shifted: row `i` of the logits predicts entry `i` of the ids.
 """
 
+from typing import Any
+
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from lightning_rlhf.functional.masking import at_least_float32
 
 __all__ = ["token_entropy", "token_logprobs"]
+
+_LARGE_VOCABULARY = 2**14
+"""From this size on, logits go through the softmax in pieces. Smaller ones would gain nothing by it."""
+_NUM_PIECES = 8
 
 
 def _tempered(logits: Float[Tensor, "*batch V"], temperature: float) -> Float[Tensor, "*batch V"]:
@@ -39,8 +47,11 @@ def token_logprobs(
         >>> token_logprobs(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
         tensor([-0.6931])
     """
-    # not the difference to logsumexp: on a CPU that takes twice as long, and twice the memory in the backward pass
-    return _tempered(logits, temperature).log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+    if logits.shape[-1] < _LARGE_VOCABULARY:
+        return _logprobs(logits, ids, temperature)
+    rows = logits.reshape(-1, logits.shape[-1])
+    flat: Tensor = _LogprobsInPieces.apply(rows, ids.reshape(-1), temperature)  # type: ignore[no-untyped-call]
+    return flat.view(ids.shape)
 
 
 def token_entropy(logits: Float[Tensor, "*batch V"], *, temperature: float = 1.0) -> Float[Tensor, "*batch"]:
@@ -63,6 +74,45 @@ def token_entropy(logits: Float[Tensor, "*batch V"], *, temperature: float = 1.0
         >>> token_entropy(torch.tensor([[0.0, 0.0], [0.0, float("-inf")]]))
         tensor([0.6931, 0.0000])
     """
+    if logits.shape[-1] < _LARGE_VOCABULARY:
+        return _entropy(logits, temperature)
+    pieces = logits.reshape(-1, logits.shape[-1]).tensor_split(_NUM_PIECES)
+    return torch.cat([_entropy(piece, temperature) for piece in pieces]).view(logits.shape[:-1])
+
+
+def _entropy(logits: Tensor, temperature: float) -> Tensor:
     logprobs = _tempered(logits, temperature).log_softmax(-1)
     # 0 log 0 is 0 in an entropy and nan on a computer
     return (logprobs.exp() * -logprobs.nan_to_num(neginf=0.0)).sum(-1)
+
+
+def _logprobs(logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    # not the difference to logsumexp: on a CPU that takes twice as long, and twice the memory in the backward pass
+    return _tempered(logits, temperature).log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+
+
+class _LogprobsInPieces(torch.autograd.Function):
+    """The same of `(N, V)` logits, whose log-softmax is never there as a whole.
+
+    Of a large vocabulary the logits are the largest tensor of a step, and autograd would hold three more of their size
+    in at least float32. Here the gradient is the only one, and the softmax is worked out once more on the way back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
+        ctx.save_for_backward(logits, ids)
+        ctx.temperature = temperature
+        pieces = zip(logits.tensor_split(_NUM_PIECES), ids.tensor_split(_NUM_PIECES), strict=True)
+        return torch.cat([_logprobs(some, taken, temperature) for some, taken in pieces])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        logits, ids = ctx.saved_tensors
+        result = torch.empty_like(logits)
+        split = (tensor.tensor_split(_NUM_PIECES) for tensor in (result, logits, ids, grad / ctx.temperature))
+        for into, some, taken, weights in zip(*split, strict=True):
+            place, weight = taken.unsqueeze(-1), weights.unsqueeze(-1)
+            given = _tempered(some, ctx.temperature).softmax(-1).mul_(-weight)
+            into.copy_(given.scatter_(-1, place, given.gather(-1, place) + weight))
+        return result, None, None

@@ -1,14 +1,40 @@
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_rlhf.functional import token_entropy, token_logprobs
+from lightning_rlhf.cli.estimate.allocations import recorded
+from lightning_rlhf.functional import logprobs as module
+from lightning_rlhf.functional import token_cross_entropy, token_entropy, token_logprobs
 
+LARGE_VOCABULARY = module._LARGE_VOCABULARY
 LOGITS = torch.tensor([[[0.5, -1.0, 2.0], [0.1, 0.2, 0.3]]], dtype=torch.float64)
 IDS = torch.tensor([[2, 0]])
+
+
+@pytest.fixture(autouse=True, scope="module", params=["whole", "in pieces"])
+def _way(request):
+    """Every test here holds for both ways of going through the softmax."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_LARGE_VOCABULARY", 1 if request.param == "in pieces" else 2**60)
+        yield
+
+
+@pytest.fixture
+def pieces(monkeypatch):
+    """Logits in pieces inside of `with pieces():`, as a whole outside."""
+    monkeypatch.setattr(module, "_LARGE_VOCABULARY", 2**60)
+
+    @contextmanager
+    def inside():
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_LARGE_VOCABULARY", 1)
+            yield
+
+    return inside
 
 
 def slow_softmax(row, temperature):
@@ -95,3 +121,38 @@ def test_gradients():
     assert torch.autograd.gradcheck(lambda z: token_logprobs(z, IDS), logits)
     assert torch.autograd.gradcheck(lambda z: token_logprobs(z, IDS, temperature=0.7), logits)
     assert torch.autograd.gradcheck(lambda z: token_entropy(z, temperature=0.7), logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_rows", [0, 1, 5, 8, 37])
+def test_pieces_give_the_same_numbers_to_the_last_bit_and_the_same_gradients(pieces, num_rows, dtype):
+    dice = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(num_rows, 300, generator=dice)).to(dtype).requires_grad_()
+    ids = torch.randint(300, (num_rows,), generator=dice)
+    weights = torch.randn(num_rows, generator=dice)
+
+    def outcome():
+        logged = token_logprobs(logits, ids, temperature=0.7)
+        return logged.detach(), token_entropy(logits, temperature=0.7), torch.autograd.grad(logged, logits, weights)[0]
+
+    whole = outcome()
+    with pieces():
+        cut = outcome()
+    assert torch.equal(cut[0], whole[0])
+    assert torch.equal(cut[1], whole[1])
+    assert cut[2].dtype == dtype
+    torch.testing.assert_close(cut[2], whole[2])
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1.5), (torch.bfloat16, 1.8)])
+def test_of_a_large_vocabulary_little_more_than_the_gradient_is_held_beside_the_logits(monkeypatch, dtype, most):
+    monkeypatch.setattr(module, "_LARGE_VOCABULARY", LARGE_VOCABULARY)
+    logits = torch.zeros(64, LARGE_VOCABULARY, dtype=dtype, requires_grad=True)
+    ids = torch.zeros(64, dtype=torch.int64)
+
+    def learn():
+        torch.autograd.grad(token_cross_entropy(logits, ids), logits)
+
+    assert recorded(learn, logits.device).peak < most * logits.nbytes
+    monkeypatch.setattr(module, "_LARGE_VOCABULARY", 2**60)
+    assert recorded(learn, logits.device).peak > 2.9 * logits.nbytes

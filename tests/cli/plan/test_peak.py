@@ -39,15 +39,15 @@ RUNS = {
 LORA = {"class_path": "LoRA", "init_args": {"rank": 8}}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A model of 7 million numbers whose vocabulary makes logits count, and rows for it."""
+@pytest.fixture(scope="module", params=[12288, pytest.param(32768, marks=pytest.mark.slow)])
+def folder(request, tmp_path_factory):
+    """A model of 4 to 8 million numbers whose vocabulary makes logits count, a large one in pieces, and rows for it."""
     folder = tmp_path_factory.mktemp("peak")
     _, tokenizer = TinyModel(hidden_size=16, num_layers=1, num_heads=2).load()
     torch.manual_seed(0)
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     shape = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 4}
-    LlamaForCausalLM(LlamaConfig(vocab_size=12288, **shape, **ids)).save_pretrained(folder / "base")
+    LlamaForCausalLM(LlamaConfig(vocab_size=request.param, **shape, **ids)).save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
     dice = random.Random(0)
 
