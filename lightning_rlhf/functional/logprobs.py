@@ -16,7 +16,7 @@ __all__ = ["token_entropy", "token_logprobs"]
 
 _LARGE_VOCABULARY = 2**14
 """From this size on, logits go through the softmax in pieces. Smaller ones would gain nothing by it."""
-_NUM_PIECES = 8
+_NUM_PIECES = 16
 
 
 def _tempered(logits: Float[Tensor, "*batch V"], temperature: float) -> Float[Tensor, "*batch V"]:
