@@ -15,7 +15,7 @@ from lightning_rlhf.functional.masking import at_least_float32
 __all__ = ["token_entropy", "token_logprobs"]
 
 _LARGE_VOCABULARY = 2**14
-"""From this size on, logits go through the softmax in pieces. Smaller ones would gain nothing by it."""
+"""From this size on, logits go through the softmax in pieces. At 8,192 a backward pass on a CPU took longer with it."""
 _NUM_PIECES = 16
 
 

@@ -41,7 +41,7 @@ LORA = {"class_path": "LoRA", "init_args": {"rank": 8}}
 
 @pytest.fixture(scope="module", params=[12288, pytest.param(32768, marks=pytest.mark.slow)])
 def folder(request, tmp_path_factory):
-    """A model of 4 to 8 million numbers whose vocabulary makes logits count, a large one in pieces, and rows for it."""
+    """A model of 7 or 15 million numbers whose vocabulary makes logits count, the larger in pieces, and rows for it."""
     folder = tmp_path_factory.mktemp("peak")
     _, tokenizer = TinyModel(hidden_size=16, num_layers=1, num_heads=2).load()
     torch.manual_seed(0)
