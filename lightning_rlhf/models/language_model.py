@@ -74,7 +74,7 @@ class LanguageModel(nn.Module):
                 states.append(hidden)
                 return hidden.flatten(0, 1)[:0]
 
-            return LanguageModelOutput(self._call(tokens, read_all), states[0])
+            return LanguageModelOutput(self._call(tokens, None, read_all), states[0])
         chunks = row_chunks(self.model, tokens) if self.divides_rows else [RowChunk(tokens)]
 
         def read(hidden: Tensor) -> Tensor:
@@ -84,19 +84,21 @@ class LanguageModel(nn.Module):
             states[:] = [in_row_order(states, chunks, keep)]
             return states[0] if project else states[0][:0]
 
-        logits = [self._call(chunk.tokens, read) for chunk in chunks][-1]
+        logits = [self._call(chunk.tokens, chunk.of(keep), read) for chunk in chunks][-1]
         return LanguageModelOutput(logits, states[0])
 
-    def _call(self, tokens: TokenBatch | SharedPrefixBatch, narrow: Callable[[Tensor], Tensor]) -> Tensor:
+    def _call(
+        self, tokens: TokenBatch | SharedPrefixBatch, keep: Tensor | None, narrow: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """The model's logits of what `narrow` makes of the hidden states `(B, T, H)`; no logits of prefixes."""
         if isinstance(tokens, SharedPrefixBatch):
             with self._narrowing(lambda hidden: hidden.flatten(0, 1)[:0]):
                 cache = prefix_cache(self.model, tokens)
             with self._narrowing(narrow):
-                logits: Tensor = call_behind(self.model, tokens, cache).logits
+                logits: Tensor = call_behind(self.model, tokens, cache, keep).logits
         else:
             with self._narrowing(narrow):
-                logits = call_transformer(self.model, tokens).logits
+                logits = call_transformer(self.model, tokens, keep).logits
         return logits
 
     @contextmanager

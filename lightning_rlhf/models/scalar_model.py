@@ -172,20 +172,20 @@ class ScalarModel(nn.Module):
             `(N,)` in row-major order, or `(B, T)`.
         """
         if keep is None:
-            hidden = self._hidden(tokens)
+            hidden = self._hidden(tokens, None)
         else:
             chunks = row_chunks(self.backbone, tokens)
-            kept = [self._hidden(chunk.tokens)[chunk.of(keep)] for chunk in chunks]
+            kept = [self._hidden(chunk.tokens, chunk.of(keep))[chunk.of(keep)] for chunk in chunks]
             hidden = in_row_order(kept, chunks, keep)
         scalars: Tensor = self.head(hidden)
         return scalars
 
-    def _hidden(self, tokens: TokenBatch | SharedPrefixBatch) -> Tensor:
-        """The last hidden states, of rows behind prefixes what follows those: `(B, T, H)`."""
+    def _hidden(self, tokens: TokenBatch | SharedPrefixBatch, keep: Tensor | None) -> Tensor:
+        """The last hidden states, right at the kept positions; of rows behind prefixes what follows: `(B, T, H)`."""
         if isinstance(tokens, SharedPrefixBatch):
-            output = call_behind(self.backbone, tokens, prefix_cache(self.backbone, tokens))
+            output = call_behind(self.backbone, tokens, prefix_cache(self.backbone, tokens), keep)
         else:
-            output = call_transformer(self.backbone, tokens)
+            output = call_transformer(self.backbone, tokens, keep)
         hidden: Tensor = output.last_hidden_state
         return hidden
 

@@ -13,6 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lightning_rlhf.batches import Prefixes, SharedPrefixBatch, TokenBatch
+from lightning_rlhf.models.last_block import reading_only
 from lightning_rlhf.models.transformer_call import looks_ahead, takes
 
 __all__ = ["BehindPrefixes", "behind_prefixes", "call_behind", "goes_on_behind_a_cache", "prefix_cache"]
@@ -89,35 +90,41 @@ def prefix_cache(model: PreTrainedModel, batch: SharedPrefixBatch) -> DynamicCac
         batch: prefixes and rows.
     """
     prefixes, _, owners = batch
-    cache: DynamicCache = model(
-        input_ids=prefixes.input_ids,
-        attention_mask=prefixes.attention_mask.long(),
-        position_ids=prefixes.position_ids,
-        past_key_values=DynamicCache(),
-        use_cache=True,
-    ).past_key_values
+    with reading_only(model, torch.zeros_like(prefixes.attention_mask)):
+        cache: DynamicCache = model(
+            input_ids=prefixes.input_ids,
+            attention_mask=prefixes.attention_mask.long(),
+            position_ids=prefixes.position_ids,
+            past_key_values=DynamicCache(),
+            use_cache=True,
+        ).past_key_values
     for layer in cast(list[Any], cache.layers):
         # not the cache's own method: the backward pass of its indexing adds up one number after the other
         layer.keys, layer.values = (part.index_select(0, owners) for part in (layer.keys, layer.values))
     return cache
 
 
-def call_behind(model: PreTrainedModel, batch: SharedPrefixBatch, cache: DynamicCache) -> Any:
+def call_behind(
+    model: PreTrainedModel, batch: SharedPrefixBatch, cache: DynamicCache, keep: Tensor | None = None
+) -> Any:
     """The model's own output for the rows, less their prefixes.
 
     Args:
         model: the one that the cache is of.
         batch: prefixes and rows.
         cache: of the prefixes; used up.
+        keep: bool, of the rows' shape, True where the output is read, and right; None: everywhere.
     """
     rows = batch.rows
-    return model(
-        input_ids=rows.input_ids,
-        attention_mask=torch.cat([batch.prefixes.attention_mask[batch.prefix_of_row], rows.attention_mask], 1).long(),
-        position_ids=rows.position_ids,
-        past_key_values=cache,
-        use_cache=True,
-    )
+    mask = torch.cat([batch.prefixes.attention_mask[batch.prefix_of_row], rows.attention_mask], 1)
+    with reading_only(model, keep):
+        return model(
+            input_ids=rows.input_ids,
+            attention_mask=mask.long(),
+            position_ids=rows.position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        )
 
 
 def _taken(tokens: TokenBatch, places: tuple[Tensor, Tensor], real: Tensor) -> TokenBatch:

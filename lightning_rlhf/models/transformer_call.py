@@ -16,6 +16,7 @@ from lightning_rlhf.batches import TokenBatch
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models.adapters import active_adapter, using_adapter
 from lightning_rlhf.models.dropout import evaluation_mode
+from lightning_rlhf.models.last_block import reading_only
 
 __all__ = ["call_transformer", "enable_gradient_checkpointing", "looks_ahead", "require_packing", "takes"]
 
@@ -24,7 +25,7 @@ _SAME, _SAME_IN_HALF_PRECISION = 1e-4, 1e-2
 """Of the greatest logit: what is masked out may change the last digits, if anything."""
 
 
-def call_transformer(model: PreTrainedModel, tokens: TokenBatch) -> Any:
+def call_transformer(model: PreTrainedModel, tokens: TokenBatch, keep: Tensor | None = None) -> Any:
     """The model's own output for a batch of rows; no key-value cache.
 
     Position ids come from the batch, so that padding does not move a row (rule 8); packed rows attend inside their own
@@ -34,6 +35,7 @@ def call_transformer(model: PreTrainedModel, tokens: TokenBatch) -> Any:
     Args:
         model: a causal language model or a headless transformer.
         tokens: the rows.
+        keep: bool `(B, T)`, True where the output is read, and right; None: everywhere.
 
     Raises:
         ModelError: packed rows and a model that cannot keep their documents apart.
@@ -48,7 +50,7 @@ def call_transformer(model: PreTrainedModel, tokens: TokenBatch) -> Any:
     else:
         _check_packing(model)
         inputs["attention_mask"] = _packing_mask(model, tokens.attention_mask, tokens.segment_ids)
-    with _recomputing(model):
+    with _recomputing(model), reading_only(model, keep):
         return model(**inputs)
 
 
