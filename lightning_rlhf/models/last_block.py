@@ -7,11 +7,12 @@ queries nor the feed-forward network.
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
@@ -19,42 +20,67 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lightning_rlhf.models.dropout import evaluation_mode
 
-__all__ = ["reading_only"]
+__all__ = ["reading_keys_and_values_only", "reading_only"]
 
 _LEAST_SAVING = 0.25
 """Of the positions: taking rows out and putting them back has its price."""
-_NUM_TRIED = 5
-_SAME, _SAME_IN_HALF_PRECISION = 1e-4, 1e-2
-"""Of the greatest result: a product of fewer rows may differ in its last digits."""
+_NUM_TRIED, _TRIED = 32, 0.75
+"""Tokens of the row that is tried, and where in it the position stands that is read."""
+_SAME = 1e-2
+"""Of the greatest result: products of fewer rows differ in their last digits, in half precision by more."""
 
-_found: "WeakKeyDictionary[nn.Module, _LastBlock | None]" = WeakKeyDictionary()
+
+class _LastBlock(NamedTuple):
+    """What was found out about a model. Names, because modules may lead back to it, and it would never be freed."""
+
+    block: str
+    narrowable: tuple[str, ...]
+
+
+_found: WeakKeyDictionary[nn.Module, _LastBlock] = WeakKeyDictionary()
 
 
 @contextmanager
 def reading_only(model: PreTrainedModel, keep: Tensor | None) -> Iterator[None]:
-    """While the model is called once, its results hold at the kept positions alone; so do their gradients.
+    """While the model is called once, its results hold at the kept positions alone, and a loss must read no others.
 
-    Models whose activations are recomputed and those with sharded weights pass whole.
+    Models whose activations are recomputed and those with sharded weights pass whole. Hooks on modules of the last
+    block get the rows that their module gets.
 
     Args:
         model: a causal language model or a headless transformer.
         keep: bool `(B, T)`, True where the result of the call is read; None: everywhere.
     """
-    if keep is None:
+    modules = () if keep is None else _narrowable_modules(model)
+    if keep is None or not modules:
         yield
         return
     places = keep.flatten().nonzero().squeeze(-1)
     pays = len(places) <= (1 - _LEAST_SAVING) * keep.numel()
-    with _narrowed(_narrowable_modules(model) if pays else (), places, keep.numel()):
+    with _narrowed(modules if pays else (), places, keep.numel()):
+        yield
+
+
+@contextmanager
+def reading_keys_and_values_only(model: PreTrainedModel, input_ids: Tensor) -> Iterator[None]:
+    """While the model is called once, only its cache is right.
+
+    Args:
+        model: a causal language model or a headless transformer.
+        input_ids: `(B, T)`, what it is called with.
+    """
+    with _narrowed(_narrowable_modules(model), input_ids.new_zeros(0), input_ids.numel()):
         yield
 
 
 @contextmanager
 def _narrowed(modules: tuple[nn.Module, ...], places: Tensor, num_places: int) -> Iterator[None]:
     """The modules are computed at some of the places that they are called with, and give 0 elsewhere."""
+    if not len(places):
+        places = places.new_zeros(1)  # not every kernel takes no rows
     with ExitStack() as stack:
         for module in modules:
-            narrowing = _Narrowing(places if len(places) else places.new_zeros(1), num_places)  # no kernel gets no rows
+            narrowing = _Narrowing(places, num_places)
             stack.callback(module.register_forward_pre_hook(narrowing.take).remove)
             stack.callback(module.register_forward_hook(narrowing.put_back).remove)
         yield
@@ -66,15 +92,19 @@ class _Narrowing:
     def __init__(self, places: Tensor, num_places: int) -> None:
         self._places = places
         self._num_places = num_places
-        self._shape = torch.Size()
+        self._shape: torch.Size | None = None
 
-    def take(self, module: nn.Module, args: tuple[Tensor]) -> Tensor:
-        (whole,) = args
-        self._shape = whole.shape[:-1]
-        rows: Tensor = _Taken.apply(whole.reshape(self._num_places, -1), self._places)  # type: ignore[no-untyped-call]
-        return rows if whole.dim() == 2 else rows[None]
+    def take(self, module: nn.Module, args: tuple[Tensor, ...]) -> Tensor | None:
+        self._shape = args[0].shape[:-1]
+        if self._shape.numel() != self._num_places:  # some cut long rows into several calls
+            self._shape = None
+            return None
+        rows: Tensor = _Taken.apply(args[0].reshape(self._num_places, -1), self._places)  # type: ignore[no-untyped-call]
+        return rows if args[0].dim() == 2 else rows[None]
 
-    def put_back(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+    def put_back(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if self._shape is None:
+            return None
         rows = output.reshape(len(self._places), -1)
         whole: Tensor = _PutBack.apply(rows, self._places, self._num_places)  # type: ignore[no-untyped-call]
         return whole.view(*self._shape, -1)
@@ -112,56 +142,65 @@ def _put(rows: Tensor, places: Tensor, num_places: int) -> Tensor:
 
 
 def _narrowable_modules(model: PreTrainedModel) -> tuple[nn.Module, ...]:
+    """Those of the last block; tried at the first call that asks, with the weights in their places."""
     if model not in _found:
-        blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        _found[model] = _LastBlock(blocks[-1]) if blocks else None
-    block = _found[model]
-    return () if block is None else block.narrowable_modules(model)
-
-
-class _LastBlock:
-    """A block with what was found out about it."""
-
-    def __init__(self, block: nn.Module) -> None:
-        self._block = block
-        self._narrowable: tuple[nn.Module, ...] | None = None
-
-    def narrowable_modules(self, model: PreTrainedModel) -> tuple[nn.Module, ...]:
-        """What of it may be narrowed: tried at the first call that asks, with the weights in their places."""
-        is_recomputed = "_gradient_checkpointing_func" in vars(self._block)
-        if is_recomputed or any(isinstance(parameter, DTensor) for parameter in self._block.parameters()):
+        blocks = [name for name, part in model.named_modules() if isinstance(part, GradientCheckpointingLayer)]
+        # where it is asked for, models compute a loss of what their routers say of all positions
+        if not blocks or getattr(model.config, "output_router_logits", False):
+            _found[model] = _LastBlock("", ())
+        elif _passes_whole(model.get_submodule(blocks[-1])):
             return ()
-        if self._narrowable is None:
-            try:
-                with evaluation_mode(model), torch.no_grad():
-                    self._narrowable = _Trial(model).narrowable_modules(self._block)
-            except Exception:  # an architecture may refuse nan, or want other inputs: it passes whole
-                self._narrowable = ()
-        return self._narrowable
+        else:
+            _found[model] = _LastBlock(blocks[-1], _tried(model, blocks[-1]))
+    block, names = _found[model]
+    if not names or _passes_whole(model.get_submodule(block)):
+        return ()
+    return tuple(model.get_submodule(name) for name in names)
+
+
+def _passes_whole(block: nn.Module) -> bool:
+    """Whether it is computed once more in the backward pass, behind everybody's back, or gathers its weights."""
+    return (
+        "_gradient_checkpointing_func" in vars(block)
+        or isinstance(block, FSDPModule)
+        or any(isinstance(parameter, DTensor) for parameter in block.parameters())
+    )
+
+
+def _tried(model: PreTrainedModel, block: str) -> tuple[str, ...]:
+    try:
+        with evaluation_mode(model), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            modules = _Trial(model).narrowable_modules(model.get_submodule(block))
+    except Exception:  # an architecture may refuse nan, or want other inputs
+        return ()
+    return tuple(name for name, module in model.named_modules() if module in modules)
 
 
 class _Trial:
-    """Finds out with a row of a few tokens which modules one position needs at this position alone.
+    """Finds out with one row which modules a position that is read needs at this position, and there alone.
 
-    To the others it gives nan, which spreads to all that depends on them, whatever the weights are.
+    Elsewhere they get nan, which reaches all that depends on it, whatever the weights are, unless something selects:
+    such as sparse attention, which in a short row selects everything. Nan at the position itself tells that apart:
+    where it does not reach the result, the module only says what is selected.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         # without the ends of the model, into which others hook what makes noise or takes results out
         self._model = model.base_model
         embedding = cast(nn.Embedding, model.get_input_embeddings())
-        self._embedded = embedding.weight[:_NUM_TRIED].detach()[None]
-        self._keep = torch.arange(_NUM_TRIED, device=model.device)[None] == _NUM_TRIED // 2
+        length = min(_NUM_TRIED, getattr(model.config, "max_position_embeddings", None) or _NUM_TRIED)
+        ids = torch.arange(length, device=model.device)
+        self._embedded = embedding.weight.detach()[ids % len(embedding.weight)][None]
+        self._keep = (ids == int(_TRIED * length))[None]
 
-    def narrowable_modules(self, block: nn.Module) -> tuple[nn.Module, ...]:
+    def narrowable_modules(self, block: nn.Module) -> set[nn.Module]:
         """The outermost such modules of a block that hold matrices."""
         whole, candidates = self._called(block)
         modules = tuple(self._outermost(block, candidates))
-        with _narrowed(modules, self._keep.flatten().nonzero().squeeze(-1), _NUM_TRIED):
+        with _narrowed(modules, self._keep.flatten().nonzero().squeeze(-1), self._keep.numel()):
             narrow = self._result()
-        tolerance = _SAME if whole.dtype == torch.float32 else _SAME_IN_HALF_PRECISION
-        same = float((narrow - whole).abs().max()) <= tolerance * float(whole.abs().max())
-        return modules if same else ()
+        same = float((narrow - whole).abs().max()) <= _SAME * float(whole.abs().max())
+        return set(modules) if same else set()
 
     def _result(self) -> Tensor:
         with sdpa_kernel(SDPBackend.MATH):  # some of the other kernels give 0 to a query that is nan
@@ -174,7 +213,7 @@ class _Trial:
         calls: dict[nn.Module, list[bool]] = {}
 
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            fits = not kwargs and len(args) == 1 and _is_rows(args[0]) and _is_rows(output)
+            fits = not kwargs and len(args) == 1 and self._is_rows(args[0]) and self._is_rows(output)
             calls.setdefault(module, []).append(fits)
 
         with ExitStack() as stack:
@@ -184,25 +223,29 @@ class _Trial:
             result = self._result()
         return result, {module for module, fits in calls.items() if fits == [True]}
 
+    def _is_rows(self, value: Any) -> bool:
+        """Whether it is `(1, T, H)` or `(T, H)`."""
+        length = self._keep.numel()
+        return isinstance(value, Tensor) and value.shape[:-1] in ((1, length), (length,))
+
     def _outermost(self, parent: nn.Module, candidates: set[nn.Module]) -> Iterator[nn.Module]:
         for child in parent.children():
-            if child in candidates and self._is_read_in_place(child):
+            if child in candidates and self._serves_itself(child):
                 yield child
             else:
                 yield from self._outermost(child, candidates)
 
-    def _is_read_in_place(self, module: nn.Module) -> bool:
-        def blind(module: nn.Module, args: tuple[Tensor]) -> Tensor:
-            (whole,) = args
-            return whole.masked_fill(~self._keep.reshape(*whole.shape[:-1], 1), math.nan)
+    def _serves_itself(self, module: nn.Module) -> bool:
+        return not self._reached(module, ~self._keep) and self._reached(module, self._keep)
+
+    def _reached(self, module: nn.Module, positions: Tensor) -> bool:
+        """Whether nan that a module gets at these positions reaches the result."""
+
+        def blind(module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
+            return args[0].masked_fill(positions.reshape(*args[0].shape[:-1], 1), math.nan)
 
         handle = module.register_forward_pre_hook(blind)
         try:
-            return bool(self._result().isfinite().all())
+            return not bool(self._result().isfinite().all())
         finally:
             handle.remove()
-
-
-def _is_rows(value: Any) -> bool:
-    """Whether it is `(1, T, H)` or `(T, H)`."""
-    return isinstance(value, Tensor) and value.shape[:-1] in ((1, _NUM_TRIED), (_NUM_TRIED,))

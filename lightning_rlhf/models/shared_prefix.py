@@ -13,7 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lightning_rlhf.batches import Prefixes, SharedPrefixBatch, TokenBatch
-from lightning_rlhf.models.last_block import reading_only
+from lightning_rlhf.models.last_block import reading_keys_and_values_only, reading_only
 from lightning_rlhf.models.transformer_call import looks_ahead, takes
 
 __all__ = ["BehindPrefixes", "behind_prefixes", "call_behind", "goes_on_behind_a_cache", "prefix_cache"]
@@ -90,7 +90,7 @@ def prefix_cache(model: PreTrainedModel, batch: SharedPrefixBatch) -> DynamicCac
         batch: prefixes and rows.
     """
     prefixes, _, owners = batch
-    with reading_only(model, torch.zeros_like(prefixes.attention_mask)):
+    with reading_keys_and_values_only(model, prefixes.input_ids):
         cache: DynamicCache = model(
             input_ids=prefixes.input_ids,
             attention_mask=prefixes.attention_mask.long(),
@@ -113,7 +113,7 @@ def call_behind(
         model: the one that the cache is of.
         batch: prefixes and rows.
         cache: of the prefixes; used up.
-        keep: bool, of the rows' shape, True where the output is read, and right; None: everywhere.
+        keep: bool, of the rows' shape, True where the output is read, right there alone; None: everywhere.
     """
     rows = batch.rows
     mask = torch.cat([batch.prefixes.attention_mask[batch.prefix_of_row], rows.attention_mask], 1)

@@ -35,7 +35,7 @@ def call_transformer(model: PreTrainedModel, tokens: TokenBatch, keep: Tensor | 
     Args:
         model: a causal language model or a headless transformer.
         tokens: the rows.
-        keep: bool `(B, T)`, True where the output is read, and right; None: everywhere.
+        keep: bool `(B, T)`, True where the output is read, right there alone; None: everywhere.
 
     Raises:
         ModelError: packed rows and a model that cannot keep their documents apart.

@@ -1,8 +1,11 @@
+import gc
+import weakref
 from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
+from transformers import DeepseekV32Config, DeepseekV32ForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lightning_rlhf.models import LanguageModel, LoRA, ScalarModel, add_adapter, enable_gradient_checkpointing
@@ -215,6 +218,34 @@ class TestWhatIsNarrowed:
         last_block(model).mlp = Refusing(last_block(model).mlp)
         assert narrowed(model) == set()
 
+    def test_what_selects_keys_gets_all_positions(self, make_tokens, narrowed, monkeypatch):
+        config = DeepseekV32Config(
+            vocab_size=64,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            kv_lora_rank=16,
+            q_lora_rank=16,
+            qk_rope_head_dim=8,
+            qk_nope_head_dim=8,
+            v_head_dim=16,
+            index_topk=40,
+            index_head_dim=16,
+            index_n_heads=2,
+            max_position_embeddings=64,
+        )
+        torch.manual_seed(0)
+        model = DeepseekV32ForCausalLM(config).eval()
+        assert not {name for name in narrowed(model) if "indexer" in name}
+        assert "mlp" in narrowed(model)
+
+    def test_routers_whose_loss_wants_all_positions_get_them(self, load_tiny, narrowed):
+        model = load_tiny("llama").model
+        model.config.output_router_logits = True
+        assert narrowed(model) == set()
+
     def test_recomputed_blocks_get_all_positions(self, load_tiny, make_tokens, rows, narrowed, monkeypatch):
         loaded = load_tiny("llama")
         enable_gradient_checkpointing(loaded.model)
@@ -233,6 +264,24 @@ class TestWhatIsNarrowed:
 
 
 class TestAfterwards:
+    @pytest.mark.parametrize("recomputed", [False, True])
+    def test_a_model_that_is_let_go_is_freed(self, recomputed, load_tiny, make_tokens, rows):
+        model, tokens = load_tiny("llama").model, make_tokens(rows)
+        with reading_only(model, every_third(tokens)):
+            pass
+        if recomputed:
+            enable_gradient_checkpointing(model)
+        there = weakref.ref(model)
+        del model
+        gc.collect()
+        assert there() is None
+
+    def test_adapters_that_come_later_are_narrowed_too(self, load_tiny, narrowed):
+        model = load_tiny("llama").model
+        assert narrowed(model) == {"self_attn.q_proj", "self_attn.o_proj", "mlp"}
+        add_adapter(model, LoRA(rank=4))
+        assert narrowed(model) == {"self_attn.q_proj", "self_attn.o_proj", "mlp"}
+
     def test_the_model_is_as_it_was_even_after_an_error(self, load_tiny, make_tokens, rows):
         model, tokens = load_tiny("llama").model, make_tokens(rows)
         with pytest.raises(RuntimeError), reading_only(model, every_third(tokens)):
