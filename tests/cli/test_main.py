@@ -1,11 +1,12 @@
 import gc
+import os
 import subprocess
 import sys
 import types
 
 import pytest
 
-from lightning_rlhf.cli.main import main
+from lightning_rlhf.cli.main import KERNEL_CACHES, main
 from lightning_rlhf.errors import DataError
 from lightning_rlhf.version import __version__
 
@@ -36,6 +37,23 @@ def test_an_unknown_command_is_one_line_with_near_matches(capsys, word, hint):
     assert captured.err.startswith("lightning-rlhf: error: the command must be one of fit, validate, ")
     assert hint in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_the_program_keeps_fewer_kernels_unless_the_user_says_how_many(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lightning-rlhf", "--version"])
+    first, second = KERNEL_CACHES
+    monkeypatch.setenv(first, "7")
+    monkeypatch.setenv(second, "")  # so that it is put back
+    monkeypatch.delenv(second)
+    main()
+    assert (os.environ[first], os.environ[second]) == ("7", KERNEL_CACHES[second])
+
+
+def test_a_call_from_python_leaves_the_environment_alone(monkeypatch, capsys):
+    for name in KERNEL_CACHES:
+        monkeypatch.delenv(name, raising=False)
+    main(["--version"])
+    assert not KERNEL_CACHES.keys() & os.environ.keys()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_rlhf.builtins.models import TinyModel
+from lightning_rlhf.cli.main import KERNEL_CACHES
 
 pytestmark = [
     pytest.mark.long,
@@ -81,7 +82,7 @@ def config_of(folder, stage, adapter, precision):
 
 
 def answer_of(folder, *words):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **KERNEL_CACHES, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *map(str, words)],
         cwd=folder,
