@@ -20,7 +20,7 @@ Command = Callable[[list[str]], int | None]
 
 KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "128"}
 """Environment of the commands, unless the user's says otherwise. On a CPU oneDNN compiles a kernel for each shape that
-it meets, in half precision for every matrix product, and keeps 1,024 of them, half a megabyte each; rows of many
+it meets, in half precision for every matrix product, and keeps 1,024 of them, hundreds of megabytes; rows of many
 lengths are as fast with an eighth of that."""
 
 _TRAINER_COMMANDS = ("fit", "validate", "test", "predict")

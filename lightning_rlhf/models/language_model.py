@@ -76,15 +76,16 @@ class LanguageModel(nn.Module):
 
             return LanguageModelOutput(self._call(tokens, None, read_all), states[0])
         chunks = row_chunks(self.model, tokens) if self.divides_rows else [RowChunk(tokens)]
+        kept = [chunk.of(keep) for chunk in chunks]
 
         def read(hidden: Tensor) -> Tensor:
-            states.append(hidden[chunks[len(states)].of(keep)])
+            states.append(hidden[kept[len(states)]])
             if len(states) < len(chunks):
                 return states[-1][:0]
             states[:] = [in_row_order(states, chunks, keep)]
             return states[0] if project else states[0][:0]
 
-        logits = [self._call(chunk.tokens, chunk.of(keep), read) for chunk in chunks][-1]
+        logits = [self._call(chunk.tokens, here, read) for chunk, here in zip(chunks, kept, strict=True)][-1]
         return LanguageModelOutput(logits, states[0])
 
     def _call(

@@ -13,12 +13,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lightning_rlhf.models.dropout import evaluation_mode
+from lightning_rlhf.models.memory_saving import is_sharded, recomputed_modules
 
 __all__ = ["reading_keys_and_values_only", "reading_only"]
 
@@ -159,12 +159,8 @@ def _narrowable_modules(model: PreTrainedModel) -> tuple[nn.Module, ...]:
 
 
 def _passes_whole(block: nn.Module) -> bool:
-    """Whether it is computed once more in the backward pass, behind everybody's back, or gathers its weights."""
-    return (
-        "_gradient_checkpointing_func" in vars(block)
-        or isinstance(block, FSDPModule)
-        or any(isinstance(parameter, DTensor) for parameter in block.parameters())
-    )
+    """Whether it is computed once more in the backward pass, when nothing is narrowed any more, or gathers weights."""
+    return bool(recomputed_modules(block)) or isinstance(block, FSDPModule) or is_sharded(block)
 
 
 def _tried(model: PreTrainedModel, block: str) -> tuple[str, ...]:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from lightning_rlhf.batches import SharedPrefixBatch, TokenBatch
 from lightning_rlhf.models.length_chunks import length_chunks
+from lightning_rlhf.models.memory_saving import is_sharded
 from lightning_rlhf.models.shared_prefix import behind_prefixes, goes_on_behind_a_cache
 
 __all__ = ["RowChunk", "in_row_order", "row_chunks"]
@@ -56,7 +56,7 @@ def row_chunks(model: PreTrainedModel, tokens: TokenBatch) -> list[RowChunk]:
         model: what will be called.
         tokens: `(B, T)`, padded on either side.
     """
-    if tokens.segment_ids is not None or any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+    if tokens.segment_ids is not None or is_sharded(model):
         return [RowChunk(tokens)]
     lengths = tokens.attention_mask.sum(-1).tolist()
     chunks = length_chunks(lengths, tokens_per_call=TOKENS_PER_CALL)

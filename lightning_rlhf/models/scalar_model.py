@@ -175,8 +175,9 @@ class ScalarModel(nn.Module):
             hidden = self._hidden(tokens, None)
         else:
             chunks = row_chunks(self.backbone, tokens)
-            kept = [self._hidden(chunk.tokens, chunk.of(keep))[chunk.of(keep)] for chunk in chunks]
-            hidden = in_row_order(kept, chunks, keep)
+            kept = [chunk.of(keep) for chunk in chunks]
+            states = [self._hidden(chunk.tokens, here)[here] for chunk, here in zip(chunks, kept, strict=True)]
+            hidden = in_row_order(states, chunks, keep)
         scalars: Tensor = self.head(hidden)
         return scalars
 

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lightning_rlhf.batches import Prefixes, SharedPrefixBatch, TokenBatch
 from lightning_rlhf.models.last_block import reading_keys_and_values_only, reading_only
+from lightning_rlhf.models.memory_saving import is_sharded, recomputed_modules
 from lightning_rlhf.models.transformer_call import looks_ahead, takes
 
 __all__ = ["BehindPrefixes", "behind_prefixes", "call_behind", "goes_on_behind_a_cache", "prefix_cache"]
@@ -72,8 +72,8 @@ def goes_on_behind_a_cache(model: PreTrainedModel) -> bool:
         and not looks_ahead(model)
         and _keeps_keys_and_values_alone(model)
         and model.config._attn_implementation in _ATTENTION
-        and not any("_gradient_checkpointing_func" in vars(module) for module in model.modules())
-        and not any(isinstance(parameter, DTensor) for parameter in model.parameters())
+        and not recomputed_modules(model)
+        and not is_sharded(model)
     )
 
 

@@ -17,6 +17,7 @@ from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models.adapters import active_adapter, using_adapter
 from lightning_rlhf.models.dropout import evaluation_mode
 from lightning_rlhf.models.last_block import reading_only
+from lightning_rlhf.models.memory_saving import recomputed_modules
 
 __all__ = ["call_transformer", "enable_gradient_checkpointing", "looks_ahead", "require_packing", "takes"]
 
@@ -86,14 +87,10 @@ def _outermost_transformers(model: nn.Module) -> Iterator[PreTrainedModel]:
             yield from _outermost_transformers(child)
 
 
-def _checkpointed_modules(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if "_gradient_checkpointing_func" in vars(module)]
-
-
 @contextmanager
 def _recomputing(model: PreTrainedModel) -> Iterator[None]:
     """Switches checkpointing on for one call, if it was enabled and gradients are recorded."""
-    modules = _checkpointed_modules(model) if torch.is_grad_enabled() else []
+    modules = recomputed_modules(model) if torch.is_grad_enabled() else []
     # transformers checkpoints blocks in training mode only, and loaded models are in evaluation mode
     blocks = [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
     for block in blocks:

@@ -1,6 +1,5 @@
 import gc
 import weakref
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -33,23 +32,13 @@ def narrowed(make_tokens):
 
         handles = [module.register_forward_hook(note) for module in names]
         tokens = make_tokens([[5, 9, 4, 7, 33, 2], [1, 2, 3, 4, 5, 6]])
-        model = LanguageModel(model)
-        model(tokens, tokens.position_ids > 3)
-        model(tokens, tokens.position_ids > 3)
+        LanguageModel(model)(tokens, tokens.position_ids > 3)
         for handle in handles:
             handle.remove()
         outermost = {name for name, number in seen.items() if number == 4}
         return {name for name in outermost if not any(name.startswith(f"{other}.") for other in outermost - {name})}
 
     return find
-
-
-@contextmanager
-def whole(monkeypatch):
-    """Every module gets every position."""
-    with monkeypatch.context() as patch:
-        patch.setattr("lightning_rlhf.models.last_block._LEAST_SAVING", 2.0)
-        yield
 
 
 def results_and_gradients(model, tokens, keep):
@@ -60,15 +49,38 @@ def results_and_gradients(model, tokens, keep):
     return results.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def assert_equal_results(found, expected):
-    torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=1e-5)
-    assert found[1].keys() == expected[1].keys()
-    for name, gradient in expected[1].items():
-        torch.testing.assert_close(found[1][name], gradient, atol=1e-4, rtol=1e-4, msg=name)
-
-
 def every_third(tokens):
     return tokens.attention_mask & (tokens.position_ids % 3 == 1)
+
+
+def assert_same_as_whole(model, tokens, monkeypatch, tolerance=1e-5):
+    """Results and gradients are those of a call in which every module gets every position."""
+    found, gradients = results_and_gradients(model, tokens, every_third(tokens))
+    with monkeypatch.context() as patch:
+        patch.setattr("lightning_rlhf.models.last_block._LEAST_SAVING", 2.0)
+        expected, expected_gradients = results_and_gradients(model, tokens, every_third(tokens))
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(gradients[name], gradient, atol=10 * tolerance, rtol=10 * tolerance, msg=name)
+
+
+class Around(nn.Module):
+    """A network with something done to its input or output."""
+
+    def __init__(self, inner, function):
+        super().__init__()
+        self.inner = inner
+        self.function = function
+
+    def forward(self, hidden):
+        return self.function(self.inner, hidden)
+
+
+def with_network(model, function):
+    block = last_block(model)
+    block.mlp = Around(block.mlp, function)
+    return model
 
 
 class TestExactness:
@@ -78,10 +90,7 @@ class TestExactness:
         self, architecture, left, load_tiny, make_tokens, rows, monkeypatch
     ):
         model, tokens = LanguageModel(load_tiny(architecture).model), make_tokens(rows, left=left)
-        found = results_and_gradients(model, tokens, every_third(tokens))
-        with whole(monkeypatch):
-            expected = results_and_gradients(model, tokens, every_third(tokens))
-        assert_equal_results(found, expected)
+        assert_same_as_whole(model, tokens, monkeypatch)
 
     @pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "lfm2"])
     @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
@@ -89,10 +98,7 @@ class TestExactness:
         self, architecture, left, load_tiny, make_tokens, rows, monkeypatch
     ):
         model, tokens = ScalarModel.from_language_model(load_tiny(architecture)), make_tokens(rows, left=left)
-        found = results_and_gradients(model, tokens, every_third(tokens))
-        with whole(monkeypatch):
-            expected = results_and_gradients(model, tokens, every_third(tokens))
-        assert_equal_results(found, expected)
+        assert_same_as_whole(model, tokens, monkeypatch)
 
     def test_packed_rows_are_read_alike(self, load_tiny, make_tokens, monkeypatch):
         model = LanguageModel(load_tiny("llama").model)
@@ -100,10 +106,7 @@ class TestExactness:
         tokens = tokens._replace(
             segment_ids=torch.tensor([[0, 0, 0, 1, 1, 1]] * 2), position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]] * 2)
         )
-        found = results_and_gradients(model, tokens, every_third(tokens))
-        with whole(monkeypatch):
-            expected = results_and_gradients(model, tokens, every_third(tokens))
-        assert_equal_results(found, expected)
+        assert_same_as_whole(model, tokens, monkeypatch)
 
     def test_adapters_learn_what_they_learn_in_a_full_pass(self, load_tiny, make_tokens, rows, monkeypatch):
         model = LanguageModel(add_adapter(load_tiny("llama").model, LoRA(rank=4)))
@@ -112,20 +115,13 @@ class TestExactness:
                 if "lora_B" in name:
                     parameter.normal_(0.0, 0.2)
         tokens = make_tokens(rows)
-        found = results_and_gradients(model, tokens, every_third(tokens))
-        with whole(monkeypatch):
-            expected = results_and_gradients(model, tokens, every_third(tokens))
-        assert_equal_results(found, expected)
+        assert_same_as_whole(model, tokens, monkeypatch)
 
     def test_half_precision_differs_by_its_rounding_alone(self, load_tiny, make_tokens, rows, monkeypatch):
         model = LanguageModel(load_tiny("gpt2").model)
         tokens = make_tokens(rows)
         with torch.autocast("cpu", torch.bfloat16):
-            found, gradients = results_and_gradients(model, tokens, every_third(tokens))
-        assert any(gradient.any() for gradient in gradients.values())
-        with whole(monkeypatch), torch.autocast("cpu", torch.bfloat16):
-            expected, _ = results_and_gradients(model, tokens, every_third(tokens))
-        torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
+            assert_same_as_whole(model, tokens, monkeypatch, tolerance=0.02)
 
     def test_a_batch_without_a_kept_position_passes(self, load_tiny, make_tokens, rows):
         model = LanguageModel(load_tiny("llama").model)
@@ -164,30 +160,14 @@ class TestWhatIsNarrowed:
             assert narrowed(model) == {"self_attn.q_proj", "self_attn.o_proj", "mlp"}
 
     def test_a_network_that_mixes_positions_gets_all_of_them(self, load_tiny, narrowed):
-        class Mixing(nn.Module):
-            def __init__(self, inner):
-                super().__init__()
-                self.inner = inner
-
-            def forward(self, hidden):
-                return self.inner(hidden.cumsum(1))
-
-        model = load_tiny("llama").model
-        last_block(model).mlp = Mixing(last_block(model).mlp)
+        model = with_network(load_tiny("llama").model, lambda inner, hidden: inner(hidden.cumsum(1)))
         assert narrowed(model) == {"mlp.inner"}
 
     def test_a_network_that_tells_places_apart_lets_nothing_be_narrowed(self, load_tiny, narrowed):
-        class Placing(nn.Module):
-            def __init__(self, inner):
-                super().__init__()
-                self.inner = inner
+        def placing(inner, hidden):
+            return inner(hidden) * torch.arange(1, hidden.shape[1] + 1)[:, None]
 
-            def forward(self, hidden):
-                return self.inner(hidden) * torch.arange(1, hidden.shape[1] + 1)[:, None]
-
-        model = load_tiny("llama").model
-        last_block(model).mlp = Placing(last_block(model).mlp)
-        assert narrowed(model) == set()
+        assert narrowed(with_network(load_tiny("llama").model, placing)) == set()
 
     def test_a_block_that_runs_twice_gets_all_positions(self, load_tiny, narrowed):
         model = load_tiny("llama").model
@@ -204,21 +184,14 @@ class TestWhatIsNarrowed:
         assert narrowed(model) == set()
 
     def test_a_network_that_refuses_nan_gets_all_positions(self, load_tiny, narrowed):
-        class Refusing(nn.Module):
-            def __init__(self, inner):
-                super().__init__()
-                self.inner = inner
+        def refusing(inner, hidden):
+            if hidden.isnan().any():
+                raise ValueError("nan")
+            return inner(hidden)
 
-            def forward(self, hidden):
-                if hidden.isnan().any():
-                    raise ValueError("nan")
-                return self.inner(hidden)
+        assert narrowed(with_network(load_tiny("llama").model, refusing)) == set()
 
-        model = load_tiny("llama").model
-        last_block(model).mlp = Refusing(last_block(model).mlp)
-        assert narrowed(model) == set()
-
-    def test_what_selects_keys_gets_all_positions(self, make_tokens, narrowed, monkeypatch):
+    def test_what_selects_keys_gets_all_positions(self, narrowed):
         config = DeepseekV32Config(
             vocab_size=64,
             hidden_size=32,
@@ -251,9 +224,7 @@ class TestWhatIsNarrowed:
         enable_gradient_checkpointing(loaded.model)
         assert narrowed(loaded.model) == set()
         model, tokens = LanguageModel(loaded.model), make_tokens(rows)
-        found = results_and_gradients(model, tokens, every_third(tokens))
-        with whole(monkeypatch):
-            assert_equal_results(found, results_and_gradients(model, tokens, every_third(tokens)))
+        assert_same_as_whole(model, tokens, monkeypatch)
 
     def test_most_positions_pass_as_all_of_them(self, load_tiny, make_tokens, rows):
         model, tokens = load_tiny("llama").model, make_tokens([rows[0]])

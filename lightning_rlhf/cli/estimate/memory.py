@@ -120,7 +120,7 @@ def _with_pass(run: PreparedRun, standing: Estimate, probe: Probe, *, trained: b
     passes = [(2, probe.targets), (3, probe.targets), *([(2, few)] if probe.targets > 1 else [])]
     sizes = [Size(number, number * targets) for number, targets in passes]
     work = partial(_two_steps, run) if trained else _one_pass
-    _one_pass(probe.prepare(*passes[0]))  # a model's first call tries out things that no other does
+    _one_pass(probe.prepare(*passes[0]))  # a model's first call tries out its last block
     traces = [recorded(partial(work, probe.prepare(*each)), run.module.device) for each in passes]
     dimensions = 2 if probe.targets > 1 else 1
     scale = partial(scaled, traces, [size[:dimensions] for size in sizes])
