@@ -10,9 +10,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_rlhf.checkpoints.run_directory import CONFIG_FILE, RunDirectory
 from lightning_rlhf.cli.config_differences import config_differences
 from lightning_rlhf.cli.parser import header
-from lightning_rlhf.cli.run_directory import CONFIG_FILE, RunDirectory
 from lightning_rlhf.files import written_beside
 
 __all__ = ["ConfigFile", "SharedRoot"]

@@ -4,8 +4,8 @@ import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 
+from lightning_rlhf.checkpoints.run_directory import last_checkpoint
 from lightning_rlhf.cli.explain import near
-from lightning_rlhf.cli.run_directory import last_checkpoint
 from lightning_rlhf.errors import ConfigError
 
 __all__ = ["check_checkpoint", "refused_checkpoint"]

@@ -20,13 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
 from lightning_rlhf.callbacks.prediction_writer import PredictionWriter
 from lightning_rlhf.callbacks.termination import TerminationSignals
-from lightning_rlhf.cli.callbacks import ConfigFile, SharedRoot
-from lightning_rlhf.cli.checkpoint_path import check_checkpoint, refused_checkpoint
-from lightning_rlhf.cli.explain import Explainer, without_wrapping
-from lightning_rlhf.cli.help_text import reworded
-from lightning_rlhf.cli.loggers import default_loggers
-from lightning_rlhf.cli.parser import Parser, ReportedError, header
-from lightning_rlhf.cli.run_directory import (
+from lightning_rlhf.checkpoints.run_directory import (
     CHECKPOINT_FOLDER,
     CONFIG_FILE,
     RunDirectory,
@@ -37,6 +31,12 @@ from lightning_rlhf.cli.run_directory import (
     run_directory_for_evaluation,
     run_directory_for_training,
 )
+from lightning_rlhf.cli.callbacks import ConfigFile, SharedRoot
+from lightning_rlhf.cli.checkpoint_path import check_checkpoint, refused_checkpoint
+from lightning_rlhf.cli.explain import Explainer, without_wrapping
+from lightning_rlhf.cli.help_text import reworded
+from lightning_rlhf.cli.loggers import default_loggers
+from lightning_rlhf.cli.parser import Parser, ReportedError, header
 from lightning_rlhf.errors import ConfigError, ModelError
 
 __all__ = ["RLHFCLI", "base_classes"]

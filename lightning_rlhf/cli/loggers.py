@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_rlhf.cli.run_directory import METRICS_FILE, RunDirectory
+from lightning_rlhf.checkpoints.run_directory import METRICS_FILE, RunDirectory
 from lightning_rlhf.files import clear_storage_errors, written_beside
 
 __all__ = ["MetricsFile", "default_loggers"]

@@ -10,8 +10,8 @@ from typing import Any
 from lightning import Trainer
 from lightning.fabric.utilities.apply_func import move_data_to_device
 
+from lightning_rlhf.checkpoints.run_directory import RunDirectory
 from lightning_rlhf.cli.lightning_cli import RLHFCLI
-from lightning_rlhf.cli.run_directory import RunDirectory
 from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.modules import PPOModule, RewardModule, RLHFModule, SFTModule

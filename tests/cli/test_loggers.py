@@ -4,8 +4,8 @@ import shutil
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_rlhf.checkpoints.run_directory import RunDirectory
 from lightning_rlhf.cli.loggers import MetricsFile, default_loggers
-from lightning_rlhf.cli.run_directory import RunDirectory
 from lightning_rlhf.errors import StorageError
 
 

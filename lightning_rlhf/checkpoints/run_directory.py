@@ -1,4 +1,4 @@
-"""Where a run leaves its files: chosen once, refused when it holds another run, the same on every rank."""
+"""The root of a run: chosen once, refused when it holds another run, the same on every rank."""
 
 import os
 import shutil

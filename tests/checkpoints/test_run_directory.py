@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_rlhf.cli.run_directory import (
+from lightning_rlhf.checkpoints.run_directory import (
     handed_down,
     inherited,
     last_checkpoint,
