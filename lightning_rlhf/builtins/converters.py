@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_rlhf.errors import ConfigError
+from lightning_rlhf.arguments import require_positive
 from lightning_rlhf.plugin_system.interfaces import RankingConverter
 
 __all__ = ["BordaConverter", "BradleyTerryConverter", "LinearConverter", "ZScoreConverter"]
@@ -93,8 +93,7 @@ class BradleyTerryConverter(RankingConverter):
     """
 
     def __init__(self, regularization: float = 0.1) -> None:
-        if not 0 < regularization < np.inf:
-            raise ConfigError(f"regularization must be above 0, got {regularization}.")
+        require_positive(regularization=regularization)
         self.regularization = regularization
 
     def __call__(self, ranks: Array) -> Array:

@@ -10,6 +10,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from lightning_rlhf.arguments import require_at_least
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.plugin_system.interfaces import ModelSource
 
@@ -39,9 +40,8 @@ class TinyModel(ModelSource):
         max_positions: int = 1024,
         seed: int = 0,
     ) -> None:
-        for name, value in (("num_layers", num_layers), ("num_heads", num_heads), ("max_positions", max_positions)):
-            if value < 1:
-                raise ConfigError(f"{name} of the tiny model must be at least 1, got {value}.")
+        require_at_least(1, of="the tiny model", num_layers=num_layers, num_heads=num_heads)
+        require_at_least(1, of="the tiny model", max_positions=max_positions)
         if hidden_size < 1 or hidden_size % (2 * num_heads):
             raise ConfigError(
                 f"hidden_size of the tiny model must be a multiple of twice num_heads ({2 * num_heads}), "

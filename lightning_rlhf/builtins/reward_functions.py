@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
+from lightning_rlhf.arguments import require_at_least, require_finite, require_one_of, require_positive
 from lightning_rlhf.errors import ConfigError, ScorerError
 from lightning_rlhf.plugin_system.interfaces import RewardFunction
 from lightning_rlhf.registry import check_importable
@@ -42,8 +43,8 @@ class LengthReward(RewardFunction):
             raise ConfigError("target must stand alone, got a minimum or maximum beside it. Give one or the other.")
         if minimum is not None and maximum is not None and minimum > maximum:
             raise ConfigError(f"minimum must be at most maximum, got {minimum} and {maximum}.")
-        _require_positive("scale", scale)
-        _check_unit(unit)
+        require_positive(scale=scale)
+        require_one_of(Unit, "unit", unit)
         self.target = target
         self.minimum = minimum
         self.maximum = maximum
@@ -73,6 +74,7 @@ class StopTokenReward(RewardFunction):
     """
 
     def __init__(self, stopped: float = 0.0, unstopped: float = -1.0) -> None:
+        require_finite({"stopped": stopped, "unstopped": unstopped})
         self.stopped = stopped
         self.unstopped = unstopped
 
@@ -102,6 +104,7 @@ class RegexReward(RewardFunction):
             self._regex = re.compile(pattern)
         except re.error as error:
             raise ConfigError(f"pattern must be a regular expression, got {pattern!r} ({error}).") from None
+        require_finite({"match": match, "no_match": no_match})
         self.pattern = pattern
         self.match = match
         self.no_match = no_match
@@ -140,10 +143,9 @@ class RepetitionReward(RewardFunction):
     """
 
     def __init__(self, ngram_size: int = 3, scale: float = 1.0, unit: Unit = "tokens") -> None:
-        if ngram_size < 1:
-            raise ConfigError(f"ngram_size must be at least 1, got {ngram_size}.")
-        _require_positive("scale", scale)
-        _check_unit(unit)
+        require_at_least(1, ngram_size=ngram_size)
+        require_positive(scale=scale)
+        require_one_of(Unit, "unit", unit)
         self.ngram_size = ngram_size
         self.scale = scale
         self.unit = unit
@@ -246,13 +248,3 @@ def _column(
     if len(columns[name]) != length:
         raise ScorerError(f"column {name!r} must have one entry per response ({length}), got {len(columns[name])}.")
     return columns[name]
-
-
-def _require_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ConfigError(f"{name} must be above 0, got {value}.")
-
-
-def _check_unit(unit: str) -> None:
-    if unit not in ("tokens", "words", "characters"):
-        raise ConfigError(f"unit must be tokens, words or characters, got {unit!r}.")

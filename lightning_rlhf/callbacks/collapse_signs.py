@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import NamedTuple
 
+from lightning_rlhf.arguments import require, require_finite
 from lightning_rlhf.errors import ConfigError
 
 __all__ = ["Finding", "IterationRecord", "Limits"]
@@ -182,8 +183,8 @@ class Limits:
             value = getattr(self, name)
             if value is None:
                 continue
-            if not value > 0:
-                raise ConfigError(f"{name} must be positive or null, got {value}. null sets no limit.")
+            require_finite({name: value})
+            require(value > 0, name, "be positive or null", f"{value}. null sets no limit")
             if name.startswith("min_") and value >= 1:
                 raise ConfigError(f"{name} must be below 1, a share of the first iteration's value, got {value}.")
             if name == "max_length" and value <= 1:

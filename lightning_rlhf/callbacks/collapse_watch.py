@@ -11,6 +11,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from transformers.utils import logging as transformers_logging
 
+from lightning_rlhf.arguments import require_at_least, require_one_of
 from lightning_rlhf.callbacks.collapse_signs import IterationRecord, Limits
 from lightning_rlhf.callbacks.heldout_scorers import HeldoutScorers
 from lightning_rlhf.callbacks.model_export import ModelExport
@@ -71,10 +72,8 @@ class CollapseWatch(RolloutCallback):
         min_stop_rate: float | None = 0.5,
         max_heldout_drop: float | None = 0.5,
     ) -> None:
-        if on_collapse not in ("warn", "stop", "best"):
-            raise ConfigError(f"on_collapse must be warn, stop or best, got {on_collapse!r}.")
-        if patience < 1:
-            raise ConfigError(f"patience must be at least 1, got {patience}.")
+        require_one_of(OnCollapse, "on_collapse", on_collapse)
+        require_at_least(1, patience=patience)
         models = [heldout_reward_model] if isinstance(heldout_reward_model, str) else heldout_reward_model or []
         self.scorers = HeldoutScorers(models, heldout_rewards or [])
         self.on_collapse: OnCollapse = on_collapse

@@ -10,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lightning_rlhf.errors import ConfigError, DivergenceError
+from lightning_rlhf.arguments import require_at_least, require_one_of
+from lightning_rlhf.errors import DivergenceError
 
 __all__ = ["NonFiniteGuard"]
 
@@ -30,10 +31,8 @@ class NonFiniteGuard(Callback):
     """
 
     def __init__(self, action: Action = "stop", max_in_a_row: int = 10) -> None:
-        if action not in ("stop", "skip"):
-            raise ConfigError(f"action of NonFiniteGuard must be stop or skip, got {action!r}.")
-        if max_in_a_row < 1:
-            raise ConfigError(f"max_in_a_row of NonFiniteGuard must be at least 1, got {max_in_a_row}.")
+        require_one_of(Action, "action of NonFiniteGuard", action)
+        require_at_least(1, of="NonFiniteGuard", max_in_a_row=max_in_a_row)
         self.action: Action = action
         self.max_in_a_row = max_in_a_row
         self.num_skipped = 0

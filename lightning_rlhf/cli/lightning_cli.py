@@ -33,6 +33,7 @@ from lightning_rlhf.checkpoints.run_directory import (
 )
 from lightning_rlhf.cli.callbacks import ConfigFile, SharedRoot
 from lightning_rlhf.cli.checkpoint_path import check_checkpoint, refused_checkpoint
+from lightning_rlhf.cli.config_numbers import check_numbers
 from lightning_rlhf.cli.explain import Explainer, without_wrapping
 from lightning_rlhf.cli.help_text import reworded
 from lightning_rlhf.cli.loggers import default_loggers
@@ -132,6 +133,7 @@ class RLHFCLI(LightningCLI):
             raise ConfigError(self._explainer(args).explain(str(report))) from report
         except UnicodeDecodeError as error:
             raise ConfigError(f"{' or '.join(_files(args))} must be UTF-8 text: {error}.") from error
+        check_numbers(self.config[self.config.subcommand].as_dict())
 
     def _explainer(self, args: list[str]) -> Explainer:
         subcommand = args[0] if args and args[0] in self._subcommand_parsers else "fit"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from lightning_rlhf.arguments import require_one_of
 from lightning_rlhf.data.collation import collate_demonstrations, collate_packed
 from lightning_rlhf.data.loading import BatchLoader, WindowLoader
 from lightning_rlhf.data.module import RLHFData
@@ -56,8 +57,7 @@ class DemonstrationData(RLHFData):
             on_bad_row=on_bad_row,
             num_workers=num_workers,
         )
-        if supervise not in ("all", "last"):
-            raise ConfigError(f"supervise must be all or last, got {supervise!r}.")
+        require_one_of(Supervise, "supervise", supervise)
         if packing and group_by_length:
             raise ConfigError("group_by_length must be false with packing, got true: packed rows are of one length.")
         self.packing = packing

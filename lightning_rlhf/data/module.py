@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lightning_rlhf.arguments import require_at_least, require_one_of
 from lightning_rlhf.data.loading import BatchLoader, WindowLoader
 from lightning_rlhf.data.rows import PromptRows, Row, Tally, Tokenization
 from lightning_rlhf.data.sampling import EpochSampler, heldout_batches
@@ -48,15 +49,10 @@ class RLHFData(L.LightningDataModule, ABC):
         num_workers: int,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("max_length", max_length, 2),
-            ("num_workers", num_workers, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"{name} must be at least {least}, got {value}.")
-        if on_bad_row not in ("error", "skip"):
-            raise ConfigError(f"on_bad_row must be error or skip, got {on_bad_row!r}.")
+        require_at_least(1, batch_size=batch_size)
+        require_at_least(2, max_length=max_length)
+        require_at_least(0, num_workers=num_workers)
+        require_one_of(OnBadRow, "on_bad_row", on_bad_row)
         # not `save_hyperparameters`: component objects cannot stand in a checkpoint that loads with weights_only
         self.source = source
         self.template = template

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lightning_rlhf.arguments import require_at_least
 from lightning_rlhf.batches import DemonstrationBatch, PromptBatch
 from lightning_rlhf.data.collation import collate_demonstrations, collate_prompts
 from lightning_rlhf.data.loading import BatchLoader
@@ -10,7 +11,6 @@ from lightning_rlhf.data.module import RLHFData
 from lightning_rlhf.data.rows import DemonstrationRows, PromptRows
 from lightning_rlhf.data.sampling import row_order
 from lightning_rlhf.data.storage import OnBadRow, StoredRows
-from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.plugin_system.interfaces import DataSource, PromptTemplate
 
 __all__ = ["PromptData", "PromptDataset", "PtxBatches"]
@@ -121,8 +121,7 @@ class PromptData(RLHFData):
             on_bad_row=on_bad_row,
             num_workers=num_workers,
         )
-        if max_prompt_length < 1:
-            raise ConfigError(f"max_prompt_length must be at least 1, got {max_prompt_length}.")
+        require_at_least(1, max_prompt_length=max_prompt_length)
         self.max_prompt_length = max_prompt_length
         self.ptx_source = ptx_source
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lightning_rlhf.arguments import require_at_least, require_positive
 from lightning_rlhf.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:  # it takes half a second to import, which only runs with adapters have to spend
@@ -60,10 +61,8 @@ class LoRA:
         target_modules: str | list[str] = "all-linear",
         dropout: float = 0.0,
     ) -> None:
-        if rank < 1:
-            raise ConfigError(f"rank of LoRA must be at least 1, got {rank}.")
-        if alpha <= 0:
-            raise ConfigError(f"alpha of LoRA must be positive, got {alpha}.")
+        require_at_least(1, of="LoRA", rank=rank)
+        require_positive(of="LoRA", alpha=alpha)
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout of LoRA must be at least 0 and below 1, got {dropout}.")
         if not target_modules:

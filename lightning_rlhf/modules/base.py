@@ -23,11 +23,11 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rlhf import registry
+from lightning_rlhf.arguments import require_at_least, require_finite, require_one_of
 from lightning_rlhf.callbacks import ModelExport, NonFiniteGuard, SampleTable
 from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.models import RecordedTemplate
-from lightning_rlhf.modules.arguments import require_at_least, require_one_of
 from lightning_rlhf.modules.foreign_checkpoints import check_arguments, check_before_loading, saved_arguments
 from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
@@ -92,12 +92,16 @@ class RLHFModule(L.LightningModule, ABC):
     def record_arguments(self) -> None:
         """`save_hyperparameters` of the calling `__init__`, without what a weights-only checkpoint cannot hold.
 
+        Raises:
+            ConfigError: a number among them is not finite.
+
         On the command line every component stands in the checkpoint as class path and arguments. A component object
         that a notebook passed cannot: `load_from_checkpoint` then takes it as an argument again.
         """
         frame = inspect.currentframe()
         caller = None if frame is None else frame.f_back
         assert caller is not None  # Python without frames has no Lightning either
+        require_finite(caller.f_locals)
         # on the command line Lightning keeps the parsed config, not the objects. Asked beforehand, because
         # `save_hyperparameters` copies what it keeps, and a component may hold what cannot be copied
         given = _given_hyperparameters.get()

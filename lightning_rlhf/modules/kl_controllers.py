@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+from lightning_rlhf.arguments import require_at_least, require_positive
 from lightning_rlhf.errors import ConfigError
 
 __all__ = ["AdaptiveKL", "FixedKL", "KLController"]
@@ -44,10 +45,8 @@ class AdaptiveKL(KLController):
     """
 
     def __init__(self, target: float = 6.0, horizon: int = 10_000) -> None:
-        if not target > 0:
-            raise ConfigError(f"the target of AdaptiveKL must be positive, got {target}.")
-        if horizon < 1:
-            raise ConfigError(f"the horizon of AdaptiveKL must be at least 1, got {horizon}.")
+        require_positive(of="AdaptiveKL", target=target)
+        require_at_least(1, of="AdaptiveKL", horizon=horizon)
         self.target = target
         self.horizon = horizon
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from lightning_rlhf.arguments import require, require_at_least, require_positive
 from lightning_rlhf.batches import Rollout
 from lightning_rlhf.functional import approx_kl, clip_fraction, clipped_policy_loss, clipped_value_loss
-from lightning_rlhf.modules.arguments import require, require_at_least
 from lightning_rlhf.modules.metrics import NamedMeans
 
 __all__ = ["PolicyUpdate"]
@@ -35,7 +35,7 @@ class PolicyUpdate(nn.Module):
     def __init__(self, *, clip_range: float, value_clip_range: float, value_coef: float) -> None:
         super().__init__()
         require(0 < clip_range < 1, "clip_range", "be between 0 and 1", clip_range)
-        require(value_clip_range > 0, "value_clip_range", "be positive", value_clip_range)
+        require_positive(value_clip_range=value_clip_range)
         require_at_least(0, value_coef=value_coef)
         self.clip_range = clip_range
         self.value_clip_range = value_clip_range

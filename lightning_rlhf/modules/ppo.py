@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lightning_rlhf.arguments import require, require_at_least, require_one_of
 from lightning_rlhf.batches import DemonstrationBatch, MinibatchIndices, PromptBatch, Rollout
 from lightning_rlhf.callbacks import RolloutCallback, Sample
 from lightning_rlhf.data import PromptData, PromptDataset, PromptFormatter
@@ -23,7 +24,6 @@ from lightning_rlhf.models import (
     load_base,
     save_language_model,
 )
-from lightning_rlhf.modules.arguments import require, require_at_least, require_one_of
 from lightning_rlhf.modules.base import RLHFModule, gathered, named_rows
 from lightning_rlhf.modules.early_gradients import with_gradients_taken
 from lightning_rlhf.modules.heldout import HeldoutResponses

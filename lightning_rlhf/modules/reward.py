@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lightning_rlhf.arguments import require, require_at_least, require_one_of
 from lightning_rlhf.batches import RankingBatch
 from lightning_rlhf.callbacks import Sample
 from lightning_rlhf.data import RankingData
@@ -26,7 +27,6 @@ from lightning_rlhf.models import (
     load_base,
     save_reward_model,
 )
-from lightning_rlhf.modules.arguments import require, require_at_least, require_one_of
 from lightning_rlhf.modules.base import RLHFModule
 from lightning_rlhf.modules.metrics import MeanPerItem, RankingAccuracy
 from lightning_rlhf.modules.optimization import LRSchedule

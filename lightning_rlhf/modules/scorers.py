@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+from lightning_rlhf.arguments import require
 from lightning_rlhf.data import PromptFormatter
 from lightning_rlhf.models import LoadedScalarModel, ScalarModel
-from lightning_rlhf.modules.arguments import require
 from lightning_rlhf.plugin_system.discovery import BUILTIN
 from lightning_rlhf.plugin_system.interfaces import RankingConverter, RewardFunction
 from lightning_rlhf.plugin_system.manager import plugin_manager

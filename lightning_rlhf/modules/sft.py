@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lightning_rlhf.arguments import require_at_least
 from lightning_rlhf.batches import DemonstrationBatch, PromptBatch, TokenBatch
 from lightning_rlhf.callbacks import Sample
 from lightning_rlhf.data import DemonstrationData
@@ -22,7 +23,6 @@ from lightning_rlhf.models import (
     require_packing,
     save_language_model,
 )
-from lightning_rlhf.modules.arguments import require_at_least
 from lightning_rlhf.modules.base import RLHFModule
 from lightning_rlhf.modules.generation import generate_greedily, left_padded
 from lightning_rlhf.modules.metrics import MeanPerItem

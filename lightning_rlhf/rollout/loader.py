@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_rlhf.arguments import require, require_at_least
 from lightning_rlhf.batches import DemonstrationBatch, MinibatchIndices, Rollout
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.rollout.buffer import minibatches, rollout_from_state, rollout_state
@@ -54,13 +55,8 @@ class RolloutLoader:
         rank: int = 0,
         ptx: Callable[[int, int], DemonstrationBatch] | None = None,
     ) -> None:
-        for name, number in {
-            "the rows of a rollout": num_rows,
-            "minibatch_size": minibatch_size,
-            "num_epochs": num_epochs,
-        }.items():
-            if number < 1:
-                raise ConfigError(f"{name} must be at least 1, got {number}.")
+        require(num_rows >= 1, "the rows of a rollout", "be at least 1", num_rows)
+        require_at_least(1, minibatch_size=minibatch_size, num_epochs=num_epochs)
         self.collect = collect
         self.num_rows = num_rows
         self.minibatch_size = minibatch_size

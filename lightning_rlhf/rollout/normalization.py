@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_rlhf.errors import ConfigError
+from lightning_rlhf.arguments import require_positive
 
 __all__ = ["ScoreNormalizer", "global_moments"]
 
@@ -23,10 +23,7 @@ class ScoreNormalizer:
     """
 
     def __init__(self, center: bool = True, clip: float | None = None, epsilon: float = 1e-8) -> None:
-        if clip is not None and not clip > 0:
-            raise ConfigError(f"clip of the score normaliser must be positive, got {clip}. Use null for no bound.")
-        if not epsilon > 0:
-            raise ConfigError(f"epsilon of the score normaliser must be positive, got {epsilon}.")
+        require_positive(of="the score normaliser", epsilon=epsilon, **({} if clip is None else {"clip": clip}))
         self.center = center
         self.clip = clip
         self.epsilon = epsilon

@@ -9,11 +9,13 @@ from typing import Any, Literal
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_rlhf.errors import ConfigError
+from lightning_rlhf.arguments import require_at_least, require_one_of, require_positive, require_share
 
 __all__ = ["RolloutRuntime", "RolloutSettings", "progress"]
 
 ContextFactory = Callable[[], AbstractContextManager[Any]]
+
+Sampler = Literal["builtin", "transformers"]
 
 _PROGRESS_DELAY_S = 2.0
 
@@ -42,23 +44,16 @@ class RolloutSettings:
     gae_lambda: float = 0.95
     missing_stop_penalty: float = 0.0
     mask_unstopped: bool = False
-    sampler: Literal["builtin", "transformers"] = "builtin"
+    sampler: Sampler = "builtin"
 
     def __post_init__(self) -> None:
-        for name in ("max_response_length", "num_responses_per_prompt"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature must be positive, got {self.temperature}.")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie between 0 and 1, got {getattr(self, name)}.")
-        if self.missing_stop_penalty < 0:
-            raise ConfigError(
-                f"missing_stop_penalty must be 0 or more, got {self.missing_stop_penalty}. It is taken off the score."
-            )
-        if self.sampler not in ("builtin", "transformers"):
-            raise ConfigError(f"sampler must be builtin or transformers, got {self.sampler!r}.")
+        require_at_least(
+            1, max_response_length=self.max_response_length, num_responses_per_prompt=self.num_responses_per_prompt
+        )
+        require_positive(temperature=self.temperature)
+        require_share(gamma=self.gamma, gae_lambda=self.gae_lambda)
+        require_at_least(0, missing_stop_penalty=self.missing_stop_penalty)
+        require_one_of(Sampler, "sampler", self.sampler)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,8 +50,8 @@ def test_length_in_characters_counts_characters():
     [
         ({"target": 3, "maximum": 4}, "target must stand alone"),
         ({"minimum": 5, "maximum": 4}, "minimum must be at most maximum"),
-        ({"scale": 0.0}, "scale must be above 0"),
-        ({"unit": "lines"}, "unit must be tokens"),
+        ({"scale": 0.0}, "scale must be positive"),
+        ({"unit": "lines"}, "unit must be one of tokens"),
     ],
 )
 def test_length_refuses_arguments_that_contradict(arguments, rule):

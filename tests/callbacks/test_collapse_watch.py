@@ -322,7 +322,10 @@ def test_another_stage_than_ppo_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "rule"),
-    [({"on_collapse": "panic"}, "on_collapse must be warn, stop or best"), ({"patience": 0}, "patience must be at")],
+    [
+        ({"on_collapse": "panic"}, "must be one of warn, stop, best"),
+        ({"patience": 0}, "patience must be at"),
+    ],
 )
 def test_arguments_that_cannot_work_are_refused(options, rule):
     with pytest.raises(ConfigError, match=rule):

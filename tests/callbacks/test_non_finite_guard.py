@@ -154,7 +154,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"action": "warn"}, "stop or skip"), ({"max_in_a_row": 0}, "at least 1")]
+    ("options", "message"), [({"action": "warn"}, "one of stop, skip"), ({"max_in_a_row": 0}, "at least 1")]
 )
 def test_settings_that_cannot_be_meant_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):

@@ -29,6 +29,11 @@ CONFIG = "model:\n  class_path: StandInStage\n  init_args:\n    {model}\ndata:\n
         (["--data.template=alpca"], "got 'alpca'. Did you mean alpaca?"),
         (["--model.slop=3"], "got 'slop'. Did you mean slope? See lightning-rlhf fit --model.help StandInStage."),
         (["--model.slope=x"], "model.slope must be float, got 'x'."),
+        (["--model.slope=.inf"], "error: model.slope must be a finite number, got inf."),
+        (
+            ["--model.rewards+=cli_standin.Sloping", "--model.rewards.slope=.nan"],
+            "error: model.rewards.0.slope must be a finite number, got nan.",
+        ),
         (["--model.loss=squard"], "model.loss must be one of squared, absolute, got 'squard'. Did you mean squared?"),
         (["--trainer.max_epoch=3"], "got '--trainer.max_epoch=3'. Did you mean trainer.max_epochs"),
         (["--trainer.max_epochs=x"], "trainer.max_epochs must be int or null, got 'x'."),
@@ -100,6 +105,10 @@ def test_a_mistake_in_a_config_is_one_clear_message(command, capsys, text, messa
 def test_a_mistake_that_shows_in_training_is_one_clear_message(command, capsys):
     assert command("fit", "--model.fails=in training") == 2
     assert "error: rows.jsonl:3: a row must have a prompt." in capsys.readouterr().err
+
+
+def test_a_number_without_end_that_is_a_classs_own_default_is_its_authors(command):
+    assert command("fit", "--model.rewards+=cli_standin.Sloping") == 0
 
 
 def test_an_evaluation_of_the_last_checkpoint_needs_one(command, capsys):

@@ -1,5 +1,8 @@
 """What the modules refuse, and what they remember of their arguments."""
 
+import inspect
+import math
+
 import pytest
 import torch
 
@@ -10,7 +13,7 @@ from lightning_rlhf.modules import AdaptiveKL, PPOModule, RewardModule, SFTModul
 
 WRONG = [
     ("sft", {"learning_rate": -1.0}, "learning_rate must be 0 or more, got -1.0."),
-    ("sft", {"weight_decay": float("nan")}, "weight_decay must be 0 or more, got nan."),
+    ("sft", {"weight_decay": float("nan")}, "weight_decay must be a finite number, got nan."),
     ("sft", {"warmup_steps": -1}, "warmup_steps must be 0 or more, got -1."),
     ("sft", {"lr_schedule": "cosin"}, "lr_schedule must be one of constant, linear, cosine, got 'cosin'."),
     ("sft", {"lm_coef": -0.1}, "lm_coef must be 0 or more, got -0.1."),
@@ -28,10 +31,10 @@ WRONG = [
     ("ppo", {"target_kl": 0.0}, "target_kl must be positive or null, got 0.0."),
     ("ppo", {"clip_range": 1.0}, "clip_range must be between 0 and 1, got 1.0."),
     ("ppo", {"value_clip_range": 0.0}, "value_clip_range must be positive, got 0.0."),
-    ("ppo", {"gamma": 1.1}, "gamma must lie between 0 and 1, got 1.1."),
-    ("ppo", {"gae_lambda": -0.1}, "gae_lambda must lie between 0 and 1, got -0.1."),
+    ("ppo", {"gamma": 1.1}, "gamma must be between 0 and 1, got 1.1."),
+    ("ppo", {"gae_lambda": -0.1}, "gae_lambda must be between 0 and 1, got -0.1."),
     ("ppo", {"value_model": "none"}, "value_model must be one of separate, shared, got 'none'."),
-    ("ppo", {"sampler": "vllm"}, "sampler must be builtin or transformers, got 'vllm'."),
+    ("ppo", {"sampler": "vllm"}, "sampler must be one of builtin, transformers, got 'vllm'."),
     ("ppo", {"rewards": []}, "PPOModule must have a reward_model or rewards, got neither."),
     ("ppo", {"reward_weights": [1.0, 2.0]}, "reward_weights must have one entry per scorer (1), got 2."),
     (
@@ -47,6 +50,17 @@ def test_an_argument_that_cannot_work_is_refused(kit, stage, options, message):
     with pytest.raises(ConfigError) as refusal:
         kit.stage(stage, **options)
     assert str(refusal.value).startswith(message)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("kind", [SFTModule, RewardModule, PPOModule])
+def test_every_number_of_a_module_must_be_finite(kit, kind, number):
+    names = [name for name, of in inspect.signature(kind).parameters.items() if "float" in str(of.annotation)]
+    assert len(names) >= 4
+    for name in names:
+        value = [number] if name == "reward_weights" else number
+        with pytest.raises(ConfigError, match=f"^{name}"):
+            kit.stage(kind.stage, **{name: value})
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")  # which comes before the refusal

@@ -13,10 +13,10 @@ from lightning_rlhf.rollout.settings import RolloutSettings, progress
         ({"max_response_length": 0}, "max_response_length must be at least 1"),
         ({"num_responses_per_prompt": 0}, "num_responses_per_prompt must be at least 1"),
         ({"temperature": 0.0}, "temperature must be positive"),
-        ({"gamma": 1.1}, "gamma must lie between 0 and 1"),
-        ({"gae_lambda": -0.1}, "gae_lambda must lie between 0 and 1"),
+        ({"gamma": 1.1}, "gamma must be between 0 and 1"),
+        ({"gae_lambda": -0.1}, "gae_lambda must be between 0 and 1"),
         ({"missing_stop_penalty": -1.0}, "missing_stop_penalty must be 0 or more"),
-        ({"sampler": "other"}, "sampler must be builtin or transformers"),
+        ({"sampler": "other"}, "sampler must be one of builtin, transformers"),
     ],
 )
 def test_settings_that_break_a_rule_are_errors(change, message):
