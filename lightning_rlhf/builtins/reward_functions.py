@@ -162,7 +162,8 @@ class RepetitionReward(RewardFunction):
 class FunctionReward(RewardFunction):
     """A Python function of your own, called as `function(prompts, responses, **columns)`.
 
-    It returns a number per response. Columns reach it by name; one without `**` gets those that it names.
+    It returns a number per response, None where it does not apply. Columns reach it by name; one without `**` gets
+    those that it names. An `async def` is awaited beside the other reward functions that are.
 
     Args:
         path: module and name, such as `my_rewards:politeness`; a module beside the config is found.

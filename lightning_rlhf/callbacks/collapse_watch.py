@@ -143,13 +143,17 @@ class CollapseWatch(RolloutCallback):
         """Takes the iteration's numbers, looks at them, and keeps the best policy."""
         heldout = self.scorers.moments(pl_module, collected.responses)
         pipeline, metrics = pl_module.score_pipeline(), collected.statistics.metrics
-        scores = zip(pipeline.names, pipeline.weights, strict=True)
+        shares = {name: metrics.get(f"scores/{name}_rated_share", 1.0) for name in pipeline.names}
         record = IterationRecord(
             iteration=iteration,
             step=trainer.global_step,
             num_responses=collected.statistics.num_sequences,
             kl=metrics["objective/kl"],
-            score=sum(weight * metrics[f"scores/{name}"] for name, weight in scores),
+            score=sum(
+                weight * shares[name] * metrics[f"scores/{name}"]
+                for name, weight in zip(pipeline.names, pipeline.weights, strict=True)
+                if shares[name]
+            ),
             score_deviation=metrics["objective/score_deviation"],
             entropy=metrics["objective/entropy"],
             response_length=metrics["rollout/response_length"],

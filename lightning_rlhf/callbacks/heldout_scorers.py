@@ -14,6 +14,7 @@ from lightning_rlhf.plugin_system.interfaces import RewardFunction
 from lightning_rlhf.rollout import ScorePipeline
 from lightning_rlhf.rollout.normalization import global_moments
 from lightning_rlhf.rollout.responses import Responses
+from lightning_rlhf.rollout.scoring import is_rated
 
 __all__ = ["HeldoutScorers"]
 
@@ -77,11 +78,8 @@ class HeldoutScorers:
         with isolate_rng(), torch.no_grad():
             scores = self._pipeline.weighted(responses).by_scorer
         reduce = pl_module.rollout_runtime().reduce
-        moments = {
-            name: global_moments(values, torch.ones_like(values, dtype=torch.bool), reduce)
-            for name, values in scores.items()
-        }
-        return {name: (mean, variance**0.5) for name, (_, mean, variance) in moments.items()}
+        moments = {name: global_moments(values, is_rated(values), reduce) for name, values in scores.items()}
+        return {name: (mean, variance**0.5) for name, (count, mean, variance) in moments.items() if count}
 
 
 def _place(name: str) -> str:

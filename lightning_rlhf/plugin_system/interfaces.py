@@ -1,7 +1,7 @@
 """The base classes of components. They import no torch, so that a plug-in's names can be listed at once."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,6 +25,9 @@ __all__ = [
 ]
 
 SPLITS = ("train", "validation", "test")
+
+Scores = Sequence[float | None] | Sequence[Sequence[float] | None]
+"""A number per response, or a list per response with one for each of its tokens; None: does not apply to it."""
 
 
 class _Configurable:
@@ -116,9 +119,11 @@ class RewardFunction(_Configurable, ABC):
     @abstractmethod
     def __call__(
         self, prompts: Sequence[str], responses: Sequence[str], **columns: Sequence[Any]
-    ) -> Sequence[float] | Sequence[Sequence[float]]:
+    ) -> Scores | Awaitable[Scores]:
         """One finite score per response, or per response one score for each of its `response_tokens`.
 
+        None in the place of a score says that the function does not apply to that response: it is left out of the
+        weighted sum. `async def __call__` is awaited beside the other reward functions of the run that are coroutines.
         Must not depend on the neighbours in the batch nor change its inputs.
 
         Args:

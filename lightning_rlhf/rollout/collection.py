@@ -1,5 +1,6 @@
 """One rollout: sample, score, shape, whiten."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,7 +18,14 @@ from lightning_rlhf.rollout.passes import score_tokens
 from lightning_rlhf.rollout.repetition import distinct_2
 from lightning_rlhf.rollout.responses import Responses, describe_responses, repeat_prompts
 from lightning_rlhf.rollout.sampling import SampledResponses
-from lightning_rlhf.rollout.scoring import ScorePipeline, Scores, converted_scores, total_scores, with_total
+from lightning_rlhf.rollout.scoring import (
+    ScorePipeline,
+    Scores,
+    converted_scores,
+    is_rated,
+    total_scores,
+    with_total,
+)
 from lightning_rlhf.rollout.settings import RolloutRuntime, RolloutSettings
 
 __all__ = ["CollectedRollout", "RolloutSample", "RolloutStatistics", "collect_rollout", "rollout_samples"]
@@ -44,7 +52,7 @@ class RolloutSample(NamedTuple):
     prompt: str
     response: str
     scores: dict[str, float]
-    """Per scorer, under its own name."""
+    """Per scorer that applied to it, under its own name."""
     score: float
     """What the policy is rewarded with, before the KL penalty."""
     kl: float
@@ -158,8 +166,8 @@ def collect_rollout(
             "rollout/stop_rate": sampled.stopped,
             "rollout/masked_rate": ~kept,
             "rollout/distinct_2": distinct_2(sampled.response_ids, sampled.completion_mask),
-            **{f"scores/{name}": of_scorer for name, of_scorer in scored.by_scorer.items()},
         },
+        scored.by_scorer,
         runtime,
     )
     statistics.metrics["value/explained_variance"] = _explained_variance(rollout, runtime)
@@ -197,12 +205,21 @@ def _rewarded(
     return scores
 
 
-def _statistics(columns: dict[str, Tensor], runtime: RolloutRuntime) -> RolloutStatistics:
-    """Means over the responses of all ranks, in one reduction."""
+def _statistics(columns: dict[str, Tensor], by_scorer: dict[str, Tensor], runtime: RolloutRuntime) -> RolloutStatistics:
+    """Means over the responses of all ranks, in one reduction; of a scorer's over those that it applied to."""
     number = len(next(iter(columns.values())))
-    sums = torch.stack([torch.tensor(float(number)).double(), *(column.double().sum() for column in columns.values())])
-    num_sequences, *totals = runtime.reduce(sums).tolist()
-    metrics = {name: total / num_sequences for name, total in zip(columns, totals, strict=True)}
+    rated = [scores[is_rated(scores)] for scores in by_scorer.values()]
+    counts = torch.tensor([number, *map(len, rated)], dtype=torch.float64)
+    sums = torch.stack([column.double().sum() for column in (*columns.values(), *rated)])
+    reduced = runtime.reduce(torch.cat([counts, sums])).tolist()
+    num_sequences, *num_rated = reduced[: len(counts)]
+    totals = reduced[len(counts) :]
+    metrics = {name: total / num_sequences for name, total in zip(columns, totals, strict=False)}
+    for name, count, total in zip(by_scorer, num_rated, totals[len(columns) :], strict=True):
+        if count:
+            metrics[f"scores/{name}"] = total / count
+        if count < num_sequences:
+            metrics[f"scores/{name}_rated_share"] = count / num_sequences
     return RolloutStatistics(kl=metrics["objective/kl"], num_sequences=round(num_sequences), metrics=metrics)
 
 
@@ -228,7 +245,7 @@ def rollout_samples(responses: Responses, scored: Scores, scores: Tensor, kl: Te
         RolloutSample(
             prompt=responses.prompts[row],
             response=responses.responses[row],
-            scores={name: values[row] for name, values in columns.items()},
+            scores={name: values[row] for name, values in columns.items() if not math.isnan(values[row])},
             score=float(scores[row]),
             kl=float(kl[row]),
             length=lengths[row],

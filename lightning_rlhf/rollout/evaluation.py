@@ -13,7 +13,7 @@ from lightning_rlhf.rollout.collection import RolloutSample, rollout_samples
 from lightning_rlhf.rollout.passes import score_tokens
 from lightning_rlhf.rollout.repetition import distinct_2
 from lightning_rlhf.rollout.responses import describe_responses
-from lightning_rlhf.rollout.scoring import ScorePipeline
+from lightning_rlhf.rollout.scoring import ScorePipeline, is_rated
 from lightning_rlhf.rollout.settings import RolloutRuntime, RolloutSettings
 
 __all__ = ["Evaluation", "evaluate_prompts"]
@@ -24,7 +24,7 @@ class Evaluation(NamedTuple):
 
     columns: dict[str, Tensor]
     """`(B,)` each, fp32 on the CPU: `score` (weighted sum, unconverted and without penalty), `kl`, `response_length`,
-    `stop_rate`, `distinct_2`, and `scores/<name>` of every scorer."""
+    `stop_rate`, `distinct_2`, and `scores/<name>` of every scorer, there of the responses that it applied to."""
     samples: list[RolloutSample]
 
 
@@ -82,6 +82,6 @@ def evaluate_prompts(
         "response_length": sampled.completion_mask.sum(-1).float(),
         "stop_rate": sampled.stopped.float(),
         "distinct_2": distinct_2(sampled.response_ids, sampled.completion_mask),
-        **{f"scores/{name}": of_scorer.float() for name, of_scorer in scored.by_scorer.items()},
+        **{f"scores/{name}": scores[is_rated(scores)].float() for name, scores in scored.by_scorer.items()},
     }
     return Evaluation(columns, rollout_samples(responses, scored, scored.totals, kl))

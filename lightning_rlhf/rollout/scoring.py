@@ -1,8 +1,9 @@
 """Scorers, and how their scores become one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,18 +11,37 @@ from torch import Tensor
 
 from lightning_rlhf.errors import ConfigError, ScorerError
 from lightning_rlhf.plugin_system.interfaces import RankingConverter
+from lightning_rlhf.rollout.event_loop import close_all, run_together
 from lightning_rlhf.rollout.normalization import ScoreNormalizer
 from lightning_rlhf.rollout.responses import Responses
 
 __all__ = [
+    "PendingScores",
     "ScorePipeline",
     "Scorer",
     "Scores",
     "combine",
     "converted_scores",
+    "is_rated",
+    "place_of",
     "total_scores",
     "with_total",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingScores:
+    """Scores that are still to be awaited.
+
+    Args:
+        awaitables: what to await.
+        timeout_s: seconds that each may take; None sets no limit.
+        finish: makes scores of their outcomes, as `run_together` returns them.
+    """
+
+    awaitables: Sequence[Awaitable[Any]]
+    timeout_s: float | None
+    finish: Callable[[list[Any]], Tensor]
 
 
 class Scorer(ABC):
@@ -38,9 +58,15 @@ class Scorer(ABC):
     def score(self, responses: Responses) -> Tensor:
         """One score per response `(B,)`, or one per token `(B, R)`, 0 outside the completion mask; fp32, on the CPU.
 
+        A response that the scorer does not apply to has nan in all its places.
+
         Raises:
             ScorerError: what came back cannot be used.
         """
+
+    def begin(self, responses: Responses) -> "Tensor | PendingScores":
+        """The scores, or what has to be awaited for them."""
+        return self.score(responses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +75,7 @@ class Scores:
 
     Args:
         scores: weighted sum over the scorers, `(B,)`, or `(B, R)` where one of them scores tokens.
-        by_scorer: each scorer's own scores of whole responses `(B,)`, under its name.
+        by_scorer: each scorer's own scores of whole responses `(B,)`, under its name; nan where it does not apply.
     """
 
     scores: Tensor
@@ -97,21 +123,73 @@ class ScorePipeline:
         self.names = _distinct([scorer.name for scorer in scorers])
 
     def weighted(self, responses: Responses) -> Scores:
-        """Each scorer's scores and their weighted sum: what validation reports."""
-        scored = [scorer.score(responses) for scorer in self.scorers]
+        """Each scorer's scores and their weighted sum: what validation reports.
+
+        Raises:
+            ScorerError: a scorer gave something unusable, or no scorer applies to a response.
+        """
+        scored = _scored(self.scorers, responses)
+        self._require_rated(scored, responses)
         scores = combine(scored, self.weights, responses.completion_mask)
         totals = [total_scores(score) for score in scored]
         return Scores(scores, dict(zip(self.names, totals, strict=True)))
+
+    def _require_rated(self, scored: Sequence[Tensor], responses: Responses) -> None:
+        """A response that nobody rates would be worth 0, which may be far above or below all others."""
+        rated = torch.stack([is_rated(score) for score in scored]).any(0)
+        if not bool(rated.all()):
+            row = int(rated.logical_not().nonzero()[0])
+            raise ScorerError(
+                f"every response must be rated by at least one scorer, got None from {', '.join(self.names)}. Add a "
+                f"scorer that applies to all rows, or leave such rows out. {place_of(responses, row)}"
+            )
+
+
+def _scored(scorers: Sequence[Scorer], responses: Responses) -> list[Tensor]:
+    """What each scorer gives; what has to be awaited is awaited side by side."""
+    begun: list[Tensor | PendingScores] = []
+    try:
+        for scorer in scorers:
+            begun.append(scorer.begin(responses))
+    except BaseException:
+        close_all([each for one in begun if isinstance(one, PendingScores) for each in one.awaitables])
+        raise
+    pending = [one for one in begun if isinstance(one, PendingScores)]
+    limits = [one.timeout_s for one in pending]
+    timeout_s = None if None in limits else max((limit for limit in limits if limit is not None), default=None)
+    outcomes = iter(run_together([each for one in pending for each in one.awaitables], timeout_s))
+    return [
+        one.finish([next(outcomes) for _ in one.awaitables]) if isinstance(one, PendingScores) else one for one in begun
+    ]
+
+
+def is_rated(scores: Tensor) -> Tensor:
+    """Whether a scorer applied to each response, `(B,)` bool.
+
+    Args:
+        scores: `(B,)` or `(B, R)`, nan in all places of a response that it did not apply to.
+    """
+    return ~scores.isnan() if scores.ndim == 1 else ~scores.isnan().any(-1)
+
+
+def place_of(responses: Responses, row: int) -> str:
+    """Prompt and response of a row, for an error message."""
+    return f"prompt: {_shortened(responses.prompts[row])}, response: {_shortened(responses.responses[row])}"
+
+
+def _shortened(text: str, length: int = 200) -> str:
+    return repr(text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}")
 
 
 def combine(scores: Sequence[Tensor], weights: Sequence[float], completion_mask: Tensor) -> Tensor:
     """Weighted sum of scores; where one of them scores tokens, the others stand at the last token of their response.
 
     Args:
-        scores: `(B,)` or `(B, R)` each.
+        scores: `(B,)` or `(B, R)` each; nan, where a scorer does not apply, adds nothing.
         weights: one per scorer.
         completion_mask: True up to and including the stop token.
     """
+    scores = [score.masked_fill(~is_rated(score).view(-1, *[1] * (score.ndim - 1)), 0.0) for score in scores]
     if any(score.ndim == 2 for score in scores):
         scores = [score if score.ndim == 2 else at_last_token(score, completion_mask) for score in scores]
     return torch.stack([weight * score for weight, score in zip(weights, scores, strict=True)]).sum(0)

@@ -1,9 +1,11 @@
 """The contract of reward functions."""
 
+import asyncio
 import copy
+import inspect
 import math
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from lightning_rlhf.plugin_system.interfaces import RewardFunction
@@ -15,7 +17,7 @@ __all__ = ["RewardFunctionContract"]
 
 Row = tuple[str, str, bool]
 """Prompt, response, and whether it stopped by itself."""
-Scores = list[float | list[float]]
+Scores = list[float | list[float] | None]
 
 _STOP = "</s>"
 # Models give a row beside padded neighbours other last digits than alone.
@@ -39,15 +41,19 @@ class RewardFunctionContract(Contract[RewardFunction]):
     as `example_columns`."""
 
     def test_gives_one_finite_number_per_response(self) -> None:
-        """Or one for each of its tokens."""
+        """Or one for each of its tokens, or None where the function does not apply."""
         rows = _rows(RESPONSES)
-        self.scores(self.make(), rows)
+        scores = self.scores(self.make(), rows)
+        assert any(score is not None for score in scores), (
+            f"{self.subject} must score some responses, got None for all {len(rows)}. Return what it computes; if it "
+            "is for rows with a certain field, name that in `columns`."
+        )
 
     def test_scores_tokens_one_by_one_or_not_at_all(self) -> None:
         """The per-token form has one number for each of the response's tokens, and all responses have it or none."""
         rows = _rows(RESPONSES)
         scores = self.scores(self.make(), rows)
-        per_token = [isinstance(score, list) for score in scores]
+        per_token = [isinstance(score, list) for score in scores if score is not None]
         assert all(per_token) or not any(per_token), (
             f"{self.subject} must score either every response or every token, got both in one batch."
         )
@@ -148,14 +154,17 @@ class RewardFunctionContract(Contract[RewardFunction]):
         self, function: RewardFunction, prompts: list[str], responses: list[str], columns: dict[str, list[Any]]
     ) -> Any:
         try:
-            return function(prompts, responses, **columns)
+            returned = function(prompts, responses, **columns)
+            return asyncio.run(_outcome(returned)) if inspect.isawaitable(returned) else returned
         except Exception as error:
             raise AssertionError(
                 f"{self.subject} must score any text, got {described(error)} for a batch with the responses "
                 f"{', '.join(map(_shown, responses[:3]))}."
             ) from error
 
-    def _score(self, score: Any, row: Row) -> float | list[float]:
+    def _score(self, score: Any, row: Row) -> float | list[float] | None:
+        if score is None:
+            return None
         score = score.tolist() if hasattr(score, "tolist") else score
         if not isinstance(score, Sequence) or isinstance(score, str):
             return self._number(score, row)
@@ -187,7 +196,13 @@ def _tokens(response: str, stopped: bool) -> list[str]:
     return [*tokens, _STOP] if stopped else tokens
 
 
-def _close(first: float | list[float], second: float | list[float]) -> bool:
+async def _outcome(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _close(first: float | list[float] | None, second: float | list[float] | None) -> bool:
+    if first is None or second is None:
+        return first is second
     ours, theirs = ([score] if isinstance(score, float) else score for score in (first, second))
     return len(ours) == len(theirs) and all(
         math.isclose(one, other, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE) for one, other in zip(ours, theirs, strict=True)

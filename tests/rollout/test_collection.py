@@ -353,3 +353,41 @@ def test_samples_say_what_the_table_shows(collect):
         assert sample.response == "".join(chr(ord("a") + token) for token in ids if token != 1)
         assert sample.length == len(ids)
         assert math.isfinite(sample.kl)
+
+
+def odd_letters(response):
+    """Letters of odd number in the first three."""
+    return float(sum(ord(letter) % 2 for letter in response[:3]))
+
+
+def test_the_mean_of_a_scorer_is_that_of_the_responses_it_applies_to(tiny, prompts):
+    def of_some(prompts, responses, **columns):
+        return [odd_letters(response) or None for response in responses]
+
+    def of_all(prompts, responses, **columns):
+        return [1.0] * len(responses)
+
+    scorers = [RewardFunctionScorer(tiny.function_scorer(each), each.__name__) for each in (of_some, of_all)]
+    collected = collect_rollout(
+        tiny.actor_critic(),
+        prompts,
+        ScorePipeline(scorers, weights=[2.0, 1.0]),
+        tiny.formatter(),
+        SETTINGS,
+        RolloutRuntime(),
+        seed=3,
+        iteration=0,
+        kl_coef=0.0,
+        batch_size=4,
+    )
+    counts = [odd_letters(sample.response) for sample in collected.samples]
+    some = [count for count in counts if count]
+    assert 0 < len(some) < len(counts)
+    metrics = collected.statistics.metrics
+    assert metrics["scores/of_some"] == pytest.approx(sum(some) / len(some))
+    assert metrics["scores/of_some_rated_share"] == pytest.approx(len(some) / len(counts))
+    assert metrics["objective/scores"] == pytest.approx(1 + 2 * sum(some) / len(counts))
+    assert "scores/of_all_rated_share" not in metrics
+    assert [set(sample.scores) for sample in collected.samples] == [
+        {"of_some", "of_all"} if count else {"of_all"} for count in counts
+    ]

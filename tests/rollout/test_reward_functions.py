@@ -1,5 +1,8 @@
+import asyncio
+import gc
 import math
 import sys
+import threading
 import time
 
 import numpy as np
@@ -11,6 +14,7 @@ from lightning_rlhf.errors import ScorerError
 from lightning_rlhf.rollout.responses import describe_responses
 from lightning_rlhf.rollout.reward_functions import RewardFunctionScorer
 from lightning_rlhf.rollout.sampling import finish_responses
+from lightning_rlhf.rollout.scoring import ScorePipeline, is_rated
 
 
 @pytest.fixture
@@ -76,7 +80,7 @@ def test_tensors_and_arrays_are_scores_too(tiny, responses, returned):
         ([1.0, "2", 2.0], "finite number, got '2'"),
         ([1.0, -1e39, 2.0], r"finite number, got -1e\+39 \(fp32 ends at 3\.4e\+38\).*prompt: 'e', response: 'g'"),
         ([1.0, 2.0, 10**400], "finite number, got 1000000000.*prompt: 'ff', response: 'hij'"),
-        ([1.0, None, 2.0], "finite number, got None"),
+        ([[1.0, None, 2.0], [1.0, 2.0], [1.0, 2.0, 3.0]], "finite number, got None"),
         ([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0, 3.0]], "each of the 3 response_tokens, got 2.*response: 'ef'"),
         ([[1.0, 2.0, 3.0], 1.0, [1.0, 2.0, 3.0]], "response_tokens, got a single number"),
         ([[1.0, 2.0, 3.0], [1.0, math.nan], [1.0, 2.0, 3.0]], "finite number, got nan"),
@@ -162,3 +166,115 @@ def test_a_function_that_hangs_is_an_error_that_says_where(tiny, responses):
     )
     with pytest.raises(ScorerError, match=message):
         scorer.score(responses)
+
+
+def test_none_says_that_the_function_does_not_apply_to_a_response(tiny, responses):
+    of_responses = tiny.function_scorer(lambda prompts, responses, **columns: [1.0, None, 2.0])
+    scores = RewardFunctionScorer(of_responses, "mine").score(responses)
+    assert is_rated(scores).tolist() == [True, False, True]
+    assert scores[[0, 2]].tolist() == [1.0, 2.0]
+    of_tokens = tiny.function_scorer(lambda prompts, responses, **columns: [[1.0, 1.0, 1.0], None, [2.0, 0.0, 0.0]])
+    scores = RewardFunctionScorer(of_tokens, "mine").score(responses)
+    assert is_rated(scores).tolist() == [True, False, True]
+    assert scores[[0, 2]].sum(-1).tolist() == [3.0, 2.0]
+
+
+def test_coroutines_are_awaited_side_by_side(tiny, responses):
+    begun = []
+    both = threading.Barrier(2, timeout=10)  # passed only by two that wait at one time
+
+    def slow(value):
+        async def function(prompts, responses, **columns):
+            begun.append(value)
+            await asyncio.to_thread(both.wait)
+            return [value] * len(responses)
+
+        return RewardFunctionScorer(tiny.function_scorer(function), f"slow{value}")
+
+    quick = RewardFunctionScorer(tiny.function_scorer(lambda prompts, responses, **columns: [10.0] * 3), "quick")
+    scored = ScorePipeline([slow(1.0), quick, slow(2.0)]).weighted(responses)
+    assert begun == [1.0, 2.0]
+    assert scored.scores.tolist() == [13.0, 13.0, 13.0]
+    assert {name: of_scorer.tolist() for name, of_scorer in scored.by_scorer.items()} == {
+        "slow1.0": [1.0] * 3,
+        "quick": [10.0] * 3,
+        "slow2.0": [2.0] * 3,
+    }
+
+
+def test_all_calls_of_coroutines_share_one_loop_so_that_clients_keep_their_connections(tiny, responses):
+    loops = []
+
+    async def function(prompts, responses, **columns):
+        loops.append(asyncio.get_running_loop())
+        return [0.0] * len(responses)
+
+    scorer = RewardFunctionScorer(tiny.function_scorer(function), "mine", batch_size=1)
+    scorer.score(responses)
+    scorer.score(responses)
+    assert len(loops) == 6
+    assert len(set(loops)) == 1
+
+
+def test_of_a_coroutine_that_fails_function_and_response_are_named(tiny, responses):
+    async def function(prompts, responses, *, answer, **columns):
+        await asyncio.sleep(0)
+        return [1 / (number - 2) for number in answer]
+
+    with pytest.raises(ScorerError, match=r"'mine' must return scores, got ZeroDivisionError: .*'e', response: 'g'\.$"):
+        RewardFunctionScorer(tiny.function_scorer(function), "mine").score(responses)
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit(), KeyError("x")])
+def test_no_error_of_a_coroutine_ends_the_loop_of_the_others(tiny, responses, error):
+    async def function(prompts, responses, **columns):
+        raise error
+
+    with pytest.raises(ScorerError, match=f"got {type(error).__name__}"):
+        RewardFunctionScorer(tiny.function_scorer(function), "mine").score(responses)
+
+    async def sound(prompts, responses, **columns):
+        return [1.0] * len(responses)
+
+    assert RewardFunctionScorer(tiny.function_scorer(sound), "mine").score(responses).tolist() == [1.0] * 3
+
+
+def test_a_coroutine_that_hangs_is_cancelled_after_its_time(tiny, responses):
+    ended = []
+
+    async def function(prompts, responses, **columns):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    with pytest.raises(ScorerError, match=r"'mine' must return within 0.05 s .*still being awaited.*'cd'"):
+        RewardFunctionScorer(tiny.function_scorer(function), "mine", timeout_s=0.05).score(responses)
+    assert ended == [True]
+
+
+def test_a_coroutine_that_blocks_the_loop_is_given_up(tiny, responses, monkeypatch):
+    monkeypatch.setattr("lightning_rlhf.rollout.event_loop._GRACE_S", 0.05)
+    release = threading.Event()
+
+    async def function(prompts, responses, **columns):
+        release.wait(60)
+
+    with pytest.raises(ScorerError, match=r"must return within 0.05 s .*it blocks the event loop"):
+        RewardFunctionScorer(tiny.function_scorer(function), "mine", timeout_s=0.05).score(responses)
+    release.set()
+
+
+def test_coroutines_that_nobody_awaits_any_more_are_closed(tiny, responses):
+    """Python would warn of them, and warnings are errors here."""
+
+    async def waiting(prompts, responses, **columns):
+        return [0.0] * len(responses)
+
+    def failing(prompts, responses, **columns):
+        raise KeyError("x")
+
+    scorers = [RewardFunctionScorer(tiny.function_scorer(each), each.__name__) for each in (waiting, failing)]
+    with pytest.raises(ScorerError, match="'failing'"):
+        ScorePipeline(scorers).weighted(responses)
+    gc.collect()

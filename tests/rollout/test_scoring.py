@@ -48,6 +48,25 @@ def test_beside_a_scorer_of_tokens_other_scores_stand_at_the_last_token(response
     assert scores.by_scorer["b"].tolist() == [1.5, 0.25, 0.0]
 
 
+def test_a_scorer_that_does_not_apply_adds_nothing_to_the_sum(responses):
+    nan = math.nan
+    of_some = Constant("a", [1.0, nan, 3.0])
+    of_all = Constant("b", [10.0, 20.0, 30.0])
+    scored = ScorePipeline([of_some, of_all], weights=[2.0, 1.0]).weighted(responses)
+    assert scored.scores.tolist() == [12.0, 20.0, 36.0]
+    assert scored.by_scorer["a"].isnan().tolist() == [False, True, False]
+    of_tokens = Constant("c", [[1.0, 0.0, 0.5], [nan, nan, nan], [0.0, 0.0, 0.0]])
+    scored = ScorePipeline([of_some, of_all, of_tokens]).weighted(responses)
+    assert scored.scores.tolist() == [[1.0, 0.0, 11.5], [0.0, 20.0, 0.0], [0.0, 0.0, 33.0]]
+    assert scored.by_scorer["c"].isnan().tolist() == [False, True, False]
+
+
+def test_a_response_that_no_scorer_applies_to_is_an_error_that_names_it(responses):
+    scorers = [Constant("a", [1.0, math.nan, 3.0]), Constant("b", [math.nan, math.nan, 3.0])]
+    with pytest.raises(ScorerError, match=r"at least one scorer, got None from a, b\..*prompt: 'e', response: 'g'"):
+        ScorePipeline(scorers).weighted(responses)
+
+
 def test_scorers_of_one_name_get_numbers(responses):
     scores = ScorePipeline([Constant("a", [1.0, 2.0, 3.0]), Constant("a", [0.0, 0.0, 0.0])]).weighted(responses)
     assert list(scores.by_scorer) == ["a", "a_2"]

@@ -224,7 +224,7 @@ DEFECTS = [
     ("test_gives_one_finite_number_per_response", AGenerator, "must return a list of scores, got generator"),
     ("test_gives_one_finite_number_per_response", NotFinite, "finite numbers, got -inf for the response 'No.'"),
     ("test_gives_one_finite_number_per_response", ATextForANumber, "must return finite numbers, got '5'"),
-    ("test_gives_one_finite_number_per_response", NothingForANumber, "must return finite numbers, got None"),
+    ("test_gives_one_finite_number_per_response", NothingForANumber, "must score some responses, got None for all"),
     ("test_scores_tokens_one_by_one_or_not_at_all", OneTokenTooFew, "for each of the 8 response_tokens, got 7"),
     ("test_scores_tokens_one_by_one_or_not_at_all", BothForms, "every response or every token, got both"),
     ("test_gives_the_same_scores_again", Forgetful, "must be deterministic"),

@@ -14,6 +14,7 @@ from lightning_rlhf.data.collation import collate_rankings
 from lightning_rlhf.functional import ranking_accuracy
 from lightning_rlhf.modules import RewardModule
 from lightning_rlhf.rollout import RewardFunctionScorer
+from lightning_rlhf.rollout.scoring import is_rated
 
 __all__ = ["LengthInRanks", "ScoreSpread", "StartingScores", "rank_correlation"]
 
@@ -37,15 +38,24 @@ class ScoreSpread(Check):
             yield self._of(name, scores[name], lengths, is_sum=len(scores) == 1, may_be_length=meant)
         if len(scores) > 1:
             weighted = zip(pipeline.weights, pipeline.names, strict=True)
-            total = torch.stack([weight * scores[name] for weight, name in weighted]).sum(0)
+            total = torch.stack([weight * scores[name].nan_to_num(0.0) for weight, name in weighted]).sum(0)
             yield self._of("weighted sum", total, lengths, is_sum=True, may_be_length=False)
 
     def _of(self, name: str, scores: Tensor, lengths: Tensor, *, is_sum: bool, may_be_length: bool) -> CheckResult:
+        rated = is_rated(scores)
+        scores, lengths = scores[rated], lengths[rated]
+        if not len(scores):
+            return self.warned(
+                f"{name}: it applies to none of {len(rated)} responses",
+                "Check the field that tells it which rows it is for, or sample more with --responses.",
+            )
         spread, correlation = float(scores.std(correction=0)), rank_correlation(scores.numpy(), lengths.numpy())
         facts = (
             f"{name}: mean {float(scores.mean()):.3g}, deviation {spread:.3g}, from {float(scores.min()):.3g} to "
             f"{float(scores.max()):.3g} over {len(scores)} responses"
         )
+        if not bool(rated.all()):
+            facts += f" that it applies to, of {len(rated)}"
         if _is_constant(scores):
             finding = f"{facts}: it gives every response the same score"
             fix = (
