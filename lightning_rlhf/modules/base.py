@@ -1,6 +1,7 @@
 """What the three stages share: loading the base, optimizer, denominators, checkpoints, resuming."""
 
 import inspect
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,14 +32,14 @@ from lightning_rlhf.models import RecordedTemplate
 from lightning_rlhf.modules.foreign_checkpoints import check_arguments, check_before_loading, saved_arguments
 from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
+from lightning_rlhf.modules.resumed_state import ResumedState
 from lightning_rlhf.modules.resuming import (
     WholeFileIO,
     accumulated_gradients,
     mend_progress,
     random_state,
-    restore_gradients,
-    restore_random_state,
 )
+from lightning_rlhf.modules.run_length import set_accumulation, steps_left, steps_taken
 from lightning_rlhf.modules.sharding import gathered_weights, shard
 from lightning_rlhf.plugin_system.manager import plugin_manager
 from lightning_rlhf.plugin_system.provenance import (
@@ -86,8 +87,9 @@ class RLHFModule(L.LightningModule, ABC):
         self.is_sharded = False
         """Whether FSDP2 has sharded the models."""
         self._plugins: dict[str, str] = {}
-        self._random_states: list[dict[str, Any]] | None = None
-        self._window: Mapping[str, Any] | None = None
+        self._resumed = ResumedState()
+        self._num_steps = math.inf
+        """Optimizer steps of the whole run, in the schedule's count; known when training starts."""
 
     def record_arguments(self) -> None:
         """`save_hyperparameters` of the calling `__init__`, without what a weights-only checkpoint cannot hold.
@@ -293,8 +295,7 @@ class RLHFModule(L.LightningModule, ABC):
             optimizer,
             self.lr_schedule,
             warmup_steps=self.warmup_steps,
-            # not asked here: it makes the loaders, which then miss the position that a checkpoint holds
-            num_steps=lambda: self.trainer.estimated_stepping_batches,
+            num_steps=lambda: self._num_steps,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -316,6 +317,7 @@ class RLHFModule(L.LightningModule, ABC):
             "plugins": self.plugins,
             "random_states": gathered(random_state()),
             "window": window,
+            "optimizer_options": self._resumed.configured_options,
             "template": None if self.template_record is None else self.template_record.to_dict(),
         }
 
@@ -337,42 +339,30 @@ class RLHFModule(L.LightningModule, ABC):
                 f"the checkpoint was written with seed {saved['seed']}, this run has {self.seed}: it goes on, but not "
                 "as the run that was cut off would have."
             )
-        self._random_states = saved.get("random_states")
-        self._window = saved.get("window")
+        if self._trainer is not None and self.trainer.training:
+            self._resumed.load(checkpoint)
         before, now = saved.get("plugins", {}), self.plugins
         if self._trainer is None or not self.trainer.training:  # other data, or none: only what both use is compared
             now = {name: version for name, version in plugin_manager().versions().items() if name in before}
         if changes := plugin_differences(before, now):
             rank_zero_warn(f"the checkpoint was written with other plug-ins than this run uses: {', '.join(changes)}.")
 
+    def on_fit_start(self) -> None:
+        """Keeps the optimizer's options as this run configured them, before Lightning restores those of another."""
+        self._resumed.keep_configured(self.trainer)
+
     def on_train_start(self) -> None:
-        """Checks the schedule; restores the random states of a resumed run, the loaders made and no batch loaded yet.
+        """Checks the schedule, and restores of a resumed run what Lightning does not.
 
         Raises:
             ConfigError: the schedule and the length of the run do not fit.
         """
+        set_accumulation(self.trainer)
+        self._num_steps = steps_taken(self.trainer) + steps_left(self.trainer)
         # a trial of one batch is no reason to refuse a warm-up that is meant for the whole run
         if self.lr_schedule != "constant" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            num_steps = self.trainer.estimated_stepping_batches
-            check_schedule(self.lr_schedule, warmup_steps=self.warmup_steps, num_steps=num_steps)
-        if self._random_states is not None and len(self._random_states) == self.trainer.world_size:
-            restore_random_state(self._random_states[self.trainer.global_rank])
-        self._random_states = None
-        self._restore_window()
-
-    def _restore_window(self) -> None:
-        window, self._window = self._window, None
-        if window is None:
-            return
-        self.window_loss.total.copy_(window["loss"])
-        if window["gradients"] is None or self.trainer.world_size > 1:
-            rank_zero_warn(
-                "the checkpoint was written in the middle of an accumulation window of several processes, whose "
-                "gradients it does not hold: the first step is made of the rest of the window alone. To resume "
-                "exactly, use a checkpoint of a step's end, as checkpoints/last.ckpt is."
-            )
-            return
-        restore_gradients(window["gradients"], self.named_parameters())
+            check_schedule(self.lr_schedule, warmup_steps=self.warmup_steps, num_steps=self._num_steps)
+        self._resumed.put_in_force(self, self.window_loss)
 
     def optimizer_step(
         self,
