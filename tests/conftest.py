@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,54 @@ def pytest_collection_finish() -> None:
     """What all tests import lives as long as they run: a collection that walks through it takes two seconds."""
     gc.collect()
     gc.freeze()
+
+
+class Deaths:
+    """Ends the program at its file operations, one after the other: `for step in deaths: … deaths.at(step, action)`.
+
+    A process that is dead changes no file any more: from that step on every operation fails, those of `finally` too.
+    """
+
+    _EVENTS = ("open", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate")
+
+    class Dead(BaseException):
+        """Nothing catches it."""
+
+    def __init__(self) -> None:
+        self._left: int | None = None
+        sys.addaudithook(self._on_event)  # there is no way to take it off again
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(1, 200))
+
+    def at(self, step: int, action: Callable[[], object]) -> bool:
+        """Whether the action died at that operation; False: it has fewer."""
+        self._left = step
+        try:
+            action()
+        except self.Dead:
+            return True
+        finally:
+            self._left = None
+        return False
+
+    def _on_event(self, event: str, arguments: tuple[object, ...]) -> None:
+        if self._left is None or event not in self._EVENTS:
+            return
+        if event == "open" and not int(str(arguments[2])) & (os.O_WRONLY | os.O_RDWR):
+            return
+        self._left -= 1
+        if self._left <= 0:
+            raise self.Dead
+
+
+_deaths = Deaths()
+
+
+@pytest.fixture
+def deaths() -> Deaths:
+    """What kills the program at any of its file operations."""
+    return _deaths
 
 
 @pytest.fixture(scope="module")

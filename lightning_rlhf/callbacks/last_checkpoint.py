@@ -8,6 +8,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_rlhf.files import beside, clear_storage_errors, replace_whole
+
 __all__ = ["LastCheckpoint", "is_step_end"]
 
 
@@ -17,7 +19,7 @@ class LastCheckpoint(ModelCheckpoint):
     A `ModelCheckpoint` with `save_last` keeps two copies of the weights, and none of what was learned after an epoch's
     last validation.
 
-    A checkpoint lies beside, as `.last.ckpt`, until Lightning has logged the numbers of its step or epoch, which it
+    A checkpoint lies beside, as `.last.ckpt.new`, until Lightning has logged the numbers of its step or epoch, which it
     does after the hooks in which callbacks save. A run that is killed in between is resumed from the checkpoint before,
     and logs those numbers again; otherwise they would be missing.
 
@@ -31,7 +33,7 @@ class LastCheckpoint(ModelCheckpoint):
         self.path = Path(dirpath) / "last.ckpt"
         self.regular = regular
         self.best_model_path = str(self.path)
-        self._beside = self.path.with_name(".last.ckpt")
+        self._beside = beside(self.path, "new")
         self._written = False
         self._at_epoch_end = False
         self._due = False
@@ -47,15 +49,8 @@ class LastCheckpoint(ModelCheckpoint):
     def settle(self, trainer: L.Trainer) -> None:
         """Puts the checkpoint in the place of the last one: what it stands for is logged."""
         if self._written and trainer.is_global_zero:
-            if self._beside.is_dir():  # of sharded weights
-                old = self.path.with_name(".last.old.ckpt")
-                shutil.rmtree(old, ignore_errors=True)
-                if self.path.exists():
-                    self.path.rename(old)
-                self._beside.rename(self.path)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                self._beside.replace(self.path)
+            with clear_storage_errors(self.path):
+                replace_whole(self.path)
         self._written = False
 
     # The points to save at

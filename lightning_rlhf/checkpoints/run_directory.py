@@ -204,7 +204,8 @@ def checkpoints(root: Path, *folders: Path) -> list[Path]:
         root: of the run.
         *folders: where callbacks of the user's own write checkpoints.
     """
-    files = [file for folder in (root / CHECKPOINT_FOLDER, *folders) for file in folder.glob("*.ckpt")]
+    found = [file for folder in (root / CHECKPOINT_FOLDER, *folders) for file in folder.glob("*.ckpt")]
+    files = [file for file in found if not file.name.startswith(".") and file.exists()]  # neither half-written nor gone
     unique = {file.resolve(): file for file in reversed(files)}
     return sorted(unique.values(), key=lambda file: file.stat().st_mtime_ns)
 
@@ -217,8 +218,9 @@ def last_checkpoint(root: Path, *folders: Path) -> Path | None:
         *folders: where callbacks of the user's own write checkpoints.
     """
     files = [*root.glob(_REQUEUED), *(file for folder in folders for file in folder.glob("last*.ckpt"))]
-    files += [path for path in (root / CHECKPOINT_FOLDER / "last.ckpt",) if path.exists()]
-    return max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
+    files.append(root / CHECKPOINT_FOLDER / "last.ckpt")
+    there = [file for file in files if file.exists()]  # a link may point at one that is gone
+    return max(there, key=lambda file: file.stat().st_mtime_ns, default=None)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def check_checkpoint(ckpt_path: str | None, root: Path, *, is_fit: bool) -> None
         return
     path = Path(ckpt_path)
     if not path.exists():
-        siblings = [str(sibling) for sibling in path.parent.glob("*.ckpt")]
+        siblings = [str(sibling) for sibling in path.parent.glob("*.ckpt") if not sibling.name.startswith(".")]
         raise ConfigError(
             f"ckpt_path must be 'last' or a checkpoint's file, got {str(path)!r}, which does not exist."
             f"{near(str(path), siblings)}"

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
 from lightning_rlhf.callbacks.prediction_writer import PredictionWriter
 from lightning_rlhf.callbacks.termination import TerminationSignals
+from lightning_rlhf.checkpoints.leftovers import settle_run
 from lightning_rlhf.checkpoints.run_directory import (
     CHECKPOINT_FOLDER,
     CONFIG_FILE,
@@ -165,6 +166,8 @@ class RLHFCLI(LightningCLI):
             "resumes": self._directory.resumes,
         }
         with self._nothing_left_behind():
+            if is_fit and not config.trainer.fast_dev_run and _is_first_process():
+                settle_run(self._directory.path)
             check_checkpoint(config.ckpt_path, self._directory.path, is_fit=is_fit)
 
     def _choose_directory(self) -> RunDirectory:
@@ -293,6 +296,8 @@ class RLHFCLI(LightningCLI):
     def before_fit(self) -> None:
         """Everything is built: a run that is to be overwritten makes room, and one that left nothing to go on from."""
         if _is_first_process():
+            if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+                settle_run(self.directory.path, *self._checkpoint_folders())
             anew = self.config[self.subcommand].ckpt_path == "last" and self._last_checkpoint() is None
             if anew and self.directory.resumes:
                 self.directory.refuse_to_lose(self._checkpoint_folders())
