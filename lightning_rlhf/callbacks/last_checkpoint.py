@@ -30,13 +30,18 @@ class LastCheckpoint(ModelCheckpoint):
 
     def __init__(self, dirpath: Path | str, regular: bool = True) -> None:
         super().__init__(dirpath, filename="last", enable_version_counter=False)
-        self.path = Path(dirpath) / "last.ckpt"
+        self.put_into(Path(dirpath))
         self.regular = regular
-        self.best_model_path = str(self.path)
-        self._beside = beside(self.path, "new")
         self._written = False
         self._at_epoch_end = False
         self._due = False
+
+    def put_into(self, folder: Path) -> None:
+        """The file's folder is another one: only now is it known which all ranks use."""
+        self.dirpath = str(folder)
+        self.path = folder / "last.ckpt"
+        self.best_model_path = str(self.path)
+        self._beside = beside(self.path, "new")
 
     def save(self, trainer: L.Trainer) -> None:
         """Writes the checkpoint beside the last one; on every rank."""

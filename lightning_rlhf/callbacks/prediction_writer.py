@@ -1,6 +1,7 @@
 """Writes what `predict_step` returns to one file, in the order of the rows."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any, TextIO
 
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
+
+from lightning_rlhf.checkpoints.replacement import numbered
 
 __all__ = ["PredictionWriter"]
 
@@ -18,22 +21,38 @@ class PredictionWriter(BasePredictionWriter):
     """Writes the dicts of `predict_step` as JSON lines to `<root>/predictions.jsonl`.
 
     Every rank writes a part; at the end rank 0 puts them into the order of the rows, once each. The file appears when
-    it is whole.
+    it is whole. One that is there already is kept, under the next free number: `predictions-1.jsonl` is the oldest, the
+    file without a number the newest.
 
     Args:
         file: name of the file in `trainer.default_root_dir`.
+        overwrite: replace the file that is there.
+        companion: name of a file that describes this one, and is kept under the same number.
     """
 
-    def __init__(self, file: str = "predictions.jsonl") -> None:
+    def __init__(
+        self, file: str = "predictions.jsonl", overwrite: bool = False, companion: str = "config-predict.yaml"
+    ) -> None:
         super().__init__(write_interval="batch")
         self.file = file
+        self.overwrite = overwrite
+        self.companion = companion
         self.num_rows = 0
         """Rows in the file, once it is whole."""
         self._part: TextIO | None = None
+        self._root = Path()
+        self._writes = True
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Of a trial run (`fast_dev_run`) nothing is written."""
+        self._writes = not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Opens this rank's part."""
-        path = self._part_path(trainer, trainer.global_rank)
+        if not self._writes:
+            return
+        self._root = Path(trainer.default_root_dir).absolute()
+        path = self._part_path(trainer.global_rank)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._part = path.open("w", encoding="utf-8")
 
@@ -67,14 +86,15 @@ class PredictionWriter(BasePredictionWriter):
         trainer.strategy.barrier("predictions are written")
         if not trainer.is_global_zero:
             return
-        parts = [self._part_path(trainer, rank) for rank in range(trainer.world_size)]
-        whole = self._part_path(trainer, trainer.world_size)
+        parts = [self._part_path(rank) for rank in range(trainer.world_size)]
+        whole = self._part_path(trainer.world_size)
         with whole.open("w", encoding="utf-8") as file:
             self.num_rows = 0
             for row in _in_order(parts):
                 file.write(row + "\n")
                 self.num_rows += 1
-        whole.replace(Path(trainer.default_root_dir) / self.file)
+        self._keep_earlier()
+        whole.replace(self._root / self.file)
         for part in parts:
             part.unlink()
 
@@ -84,15 +104,25 @@ class PredictionWriter(BasePredictionWriter):
             with suppress(OSError):  # a full disk refuses what is still buffered, too
                 self._close()
             self._part = None
-            self._part_path(trainer, trainer.global_rank).unlink(missing_ok=True)
+            self._part_path(trainer.global_rank).unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self._part is not None:
             self._part.close()
             self._part = None
 
-    def _part_path(self, trainer: L.Trainer, number: int) -> Path:
-        return Path(trainer.default_root_dir) / f".{self.file}.part-{number}"
+    def _keep_earlier(self) -> None:
+        """Gives the file that is there a number, and what describes it the same one."""
+        there, companion = self._root / self.file, self._root / self.companion
+        if self.overwrite or not there.exists():
+            return
+        kept = there.rename(numbered(there))
+        if companion.exists():
+            companion.replace(companion.with_name(f"{companion.stem}-{kept.stem.rpartition('-')[2]}{companion.suffix}"))
+        print(f"lightning-rlhf: the predictions that were in {self.file} are in {kept.name} now", file=sys.stderr)
+
+    def _part_path(self, number: int) -> Path:
+        return self._root / f".{self.file}.part-{number}"
 
 
 def _row_ids(

@@ -42,7 +42,8 @@ class Sample:
 
 
 class SampleTable(Callback):
-    """A table of prompts and responses at every validation: in the terminal, in the logger, in `samples.jsonl`.
+    """A table of prompts and responses at every validation: in the terminal; of a fit also in the logger and in
+    `samples.jsonl`.
 
     Args:
         num_rows: samples shown in the terminal and in the logger; the file gets all that the module offers.
@@ -53,6 +54,11 @@ class SampleTable(Callback):
         self.num_rows = num_rows
         self.file = file
         self._resumes = False
+        self._writes = True
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """The files are the training's: an evaluation and a trial run (`fast_dev_run`) write none."""
+        self._writes = stage == "fit" and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A resumed run validates again what came after its checkpoint."""
@@ -64,6 +70,9 @@ class SampleTable(Callback):
         if trainer.sanity_checking or not samples or not trainer.is_global_zero:
             return
         step = trainer.global_step
+        self._show(samples[: self.num_rows], step)
+        if not self._writes:
+            return
         path = Path(trainer.default_root_dir) / self.file
         if self._resumes and path.exists():
             _forget(path, step)
@@ -73,7 +82,6 @@ class SampleTable(Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as lines:
                 lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        self._show(samples[: self.num_rows], step)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("samples", _markdown(samples[: self.num_rows]), step)

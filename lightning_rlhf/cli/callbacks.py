@@ -1,4 +1,4 @@
-"""What the command line does when a run sets up: agree on the root, write the config down."""
+"""The config of a run, written into its root once it is sure that the run goes there."""
 
 import sys
 from functools import cached_property
@@ -6,47 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_rlhf.checkpoints.run_directory import CONFIG_FILE, RunDirectory
+from lightning_rlhf.checkpoints.run_directory import CONFIG_FILE
 from lightning_rlhf.cli.config_differences import config_differences
 from lightning_rlhf.cli.parser import header
 from lightning_rlhf.files import written_beside
 
-__all__ = ["ConfigFile", "SharedRoot"]
+__all__ = ["ConfigFile"]
 
 _IN_CHECKPOINT = "lightning_rlhf_config"
 _NOT_SAVED = ("config", "overwrite")  # they belong to one call: a saved `overwrite` would remove a run by itself
-
-
-class SharedRoot(Callback):
-    """Gives every rank the root that rank 0 has chosen.
-
-    Ranks that rank 0 starts inherit it; those that an outside launcher starts choose on their own at first.
-
-    Args:
-        directory: what this process has chosen.
-    """
-
-    def __init__(self, directory: RunDirectory) -> None:
-        self._directory = directory
-        self._has_stepped = False
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take over rank 0's choice before anything is written."""
-        root = trainer.strategy.broadcast(str(self._directory.path))
-        if root != str(self._directory.path):
-            self._directory.discard_if_empty()
-            trainer._default_root_dir = root  # type: ignore[attr-defined]
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """The run has made a step: the one that it overwrites may go."""
-        if not self._has_stepped and trainer.global_step:
-            self._has_stepped = True
-            if trainer.is_global_zero:
-                self._directory.let_go()
 
 
 class ConfigFile(SaveConfigCallback):
@@ -56,8 +27,8 @@ class ConfigFile(SaveConfigCallback):
         parser: parser of the subcommand.
         config: the parsed config.
         config_filename: name of the file.
-        resumes: the root holds the earlier part of this run: its config stays until the checkpoint is loaded, since a
-            checkpoint that cannot be used must leave the run as it was.
+        resumes: the root holds the earlier part of this run, whose config stays until the run has gone on by a step: a
+            resume that is refused leaves the run as it was. An evaluation's waits until it is done.
         **kwargs: as for the base class.
     """
 
@@ -71,16 +42,38 @@ class ConfigFile(SaveConfigCallback):
     ) -> None:
         super().__init__(parser, config, config_filename, overwrite=True, save_to_log_dir=False, **kwargs)
         self._resumes = resumes
+        self._first_step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the file, unless that has to wait."""
         self.parser.dump_header = header(getattr(pl_module, "plugins", None))
-        if not self._resumes:
+        if stage == "fit" and not self._resumes:
             self._save_once(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file if it had to wait."""
-        self._save_once(trainer, pl_module, "fit")
+        """From where a resumed run goes on."""
+        self._first_step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Write the file if it had to wait for a step."""
+        if trainer.global_step > self._first_step:
+            self._save_once(trainer, pl_module, "fit")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file of a `validate`."""
+        self._save_evaluations(trainer, pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file of a `test`."""
+        self._save_evaluations(trainer, pl_module)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file of a `predict`."""
+        self._save_evaluations(trainer, pl_module)
+
+    def _save_evaluations(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._save_once(trainer, pl_module, str(trainer.state.fn))
 
     def _save_once(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # the base class has all ranks wait for each other here; but that it has to wait, rank 0 alone knows

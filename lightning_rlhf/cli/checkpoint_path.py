@@ -8,9 +8,10 @@ from lightning_rlhf.checkpoints.run_directory import last_checkpoint
 from lightning_rlhf.cli.explain import near
 from lightning_rlhf.errors import ConfigError
 
-__all__ = ["check_checkpoint", "refused_checkpoint"]
+__all__ = ["NO_FILE", "check_checkpoint", "refused_checkpoint"]
 
-_NO_FILE = ("last", "hpc")
+NO_FILE = ("last", "hpc", "best")
+"""What Lightning takes for a word and not for a path."""
 _SHARDED = "meta.pt"
 """What a checkpoint of sharded weights holds, which is a folder."""
 
@@ -29,7 +30,7 @@ def check_checkpoint(ckpt_path: str | None, root: Path, *, is_fit: bool) -> None
     """
     if ckpt_path is None or "://" in str(ckpt_path):
         return
-    if ckpt_path in _NO_FILE:
+    if ckpt_path in ("last", "hpc"):
         if ckpt_path == "last" and not is_fit and last_checkpoint(root) is None:
             raise ConfigError(
                 f"ckpt_path 'last' must find checkpoints/last.ckpt in trainer.default_root_dir, got {root}."

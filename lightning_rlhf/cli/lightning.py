@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -33,9 +34,10 @@ def run(argv: Sequence[str] | None = None) -> int | None:
         LightningRLHFError: the user's mistake; its message is meant to be shown without a traceback.
         KeyboardInterrupt: the user stopped the run, and Lightning has shut it down.
     """
+    here = Path.cwd()
     try:
         with trainer_surroundings():
-            RLHFCLI(list(sys.argv[1:] if argv is None else argv))
+            RLHFCLI(list(sys.argv[1:] if argv is None else argv), here)
     except SIGTERMException:
         return _TERMINATED
     except SystemExit as ended:

@@ -19,11 +19,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
 from lightning_rlhf.callbacks.prediction_writer import PredictionWriter
+from lightning_rlhf.callbacks.run_root import RunRoot
 from lightning_rlhf.callbacks.termination import TerminationSignals
 from lightning_rlhf.checkpoints.leftovers import settle_run
 from lightning_rlhf.checkpoints.run_directory import (
     CHECKPOINT_FOLDER,
     CONFIG_FILE,
+    MODEL_FOLDER,
     RunDirectory,
     checkpoints,
     handed_down,
@@ -32,8 +34,8 @@ from lightning_rlhf.checkpoints.run_directory import (
     run_directory_for_evaluation,
     run_directory_for_training,
 )
-from lightning_rlhf.cli.callbacks import ConfigFile, SharedRoot
-from lightning_rlhf.cli.checkpoint_path import check_checkpoint, refused_checkpoint
+from lightning_rlhf.cli.callbacks import ConfigFile
+from lightning_rlhf.cli.checkpoint_path import NO_FILE, check_checkpoint, refused_checkpoint
 from lightning_rlhf.cli.config_numbers import check_numbers
 from lightning_rlhf.cli.explain import Explainer, without_wrapping
 from lightning_rlhf.cli.help_text import reworded
@@ -70,10 +72,13 @@ class RLHFCLI(LightningCLI):
 
     Args:
         argv: the words after the program's name, the command first.
+        here: the working directory, before any plug-in could change it; default: as it is now.
     """
 
-    def __init__(self, argv: list[str]) -> None:
-        self._directory: RunDirectory | None = None
+    _directory: RunDirectory | None = None
+
+    def __init__(self, argv: list[str], here: Path | None = None) -> None:
+        self._here = here or Path.cwd()
         self._predictions = PredictionWriter()
         self._command = argv[0] if argv else None
         model_class, data_class = base_classes()
@@ -83,19 +88,23 @@ class RLHFCLI(LightningCLI):
             description = _DESCRIPTIONS[name]
             usage = f"lightning-rlhf {name} [--config FILE] [--name value ...]"
             parser_kwargs[name] = {"description": description, "usage": usage, "dump_header": lines}
-        super().__init__(
-            model_class,
-            data_class,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=ConfigFile,
-            trainer_defaults={"log_every_n_steps": _LOG_EVERY_N_STEPS},
-            seed_everything_default=0,
-            parser_class=Parser,
-            parser_kwargs=parser_kwargs,
-            auto_configure_optimizers=False,  # it would replace the modules' parameter groups
-            args=argv,
-        )
+        try:
+            super().__init__(
+                model_class,
+                data_class,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=ConfigFile,
+                trainer_defaults={"log_every_n_steps": _LOG_EVERY_N_STEPS},
+                seed_everything_default=0,
+                parser_class=Parser,
+                parser_kwargs=parser_kwargs,
+                auto_configure_optimizers=False,  # it would replace the modules' parameter groups
+                args=argv,
+            )
+        finally:
+            if self._directory is not None:
+                self._directory.release()
 
     # Parsing
 
@@ -112,6 +121,9 @@ class RLHFCLI(LightningCLI):
                 "--overwrite", action="store_true", help="Replace the run that trainer.default_root_dir holds."
             )
         if subcommand == "predict":
+            parser.add_argument(
+                "--overwrite", action="store_true", help="Replace predictions.jsonl; else it is kept under a number."
+            )
             parser.set_defaults({"return_predictions": False})  # they go to a file; in memory they would pile up
         return reworded(parser)
 
@@ -160,7 +172,7 @@ class RLHFCLI(LightningCLI):
         config = self.config[self.subcommand]
         is_fit = self.subcommand == "fit"
         self._directory = self._choose_directory()
-        config.trainer.default_root_dir = str(self._directory.path)
+        config.trainer.default_root_dir = str(self._directory.shown)
         self.save_config_kwargs = {
             "config_filename": CONFIG_FILE if is_fit else f"config-{self.subcommand}.yaml",
             "resumes": self._directory.resumes,
@@ -176,13 +188,15 @@ class RLHFCLI(LightningCLI):
         root = None if root is None else str(root)
         if not _is_first_process():
             # whatever this process would choose, rank 0 has chosen or will say
-            return RunDirectory(inherited() or Path(root or "runs"))
+            return RunDirectory(inherited() or self._here / (root or "runs"))
         module, _, name = config.model.class_path.rpartition(".")
         stage = getattr(import_module(module), name).stage
         if self.subcommand != "fit":
-            return run_directory_for_evaluation(root, stage, ckpt_path)
+            return run_directory_for_evaluation(root, stage, ckpt_path, str(self.subcommand), self._here)
         dry_run = bool(config.trainer.fast_dev_run)
-        return run_directory_for_training(root, stage, ckpt_path, overwrite=config.overwrite, dry_run=dry_run)
+        return run_directory_for_training(
+            root, stage, ckpt_path, overwrite=config.overwrite, dry_run=dry_run, here=self._here
+        )
 
     def instantiate_classes(self) -> None:
         """Build module, data module and trainer.
@@ -208,7 +222,8 @@ class RLHFCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         callbacks = config.callbacks or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-        kwargs["callbacks"] = [SharedRoot(self.directory), *callbacks, *self._default_callbacks(config, callbacks)]
+        kwargs["default_root_dir"] = str(self.directory.path)
+        kwargs["callbacks"] = [RunRoot(self.directory), *callbacks, *self._default_callbacks(config, callbacks)]
         if config.barebones:
             kwargs["log_every_n_steps"] = None
         elif config.logger in (None, True) and not config.fast_dev_run:
@@ -225,6 +240,7 @@ class RLHFCLI(LightningCLI):
 
     def _default_callbacks(self, config: Any, callbacks: list[Any]) -> list[Any]:
         if self.subcommand == "predict":
+            self._predictions.overwrite = self.config[self.subcommand].overwrite
             return [self._predictions]
         if self.subcommand != "fit" or config.enable_checkpointing is False or config.barebones:
             return []
@@ -255,7 +271,7 @@ class RLHFCLI(LightningCLI):
                 super()._run_subcommand(subcommand)
         except BaseException as error:
             self._stop_other_ranks()
-            if subcommand == "fit" and self.trainer.global_step == 0 and _is_first_process():
+            if subcommand == "fit" and _is_first_process() and not self.directory.has_begun:
                 self.directory.withdraw()
             elif subcommand == "fit" and isinstance(error, SIGTERMException) and _is_first_process():
                 self._say_how_to_go_on()
@@ -271,6 +287,8 @@ class RLHFCLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if kwargs.get("ckpt_path") == "last":
             kwargs["ckpt_path"] = str(self._last_checkpoint() or "last")
+        elif kwargs.get("ckpt_path") not in (None, *NO_FILE) and "://" not in str(kwargs["ckpt_path"]):
+            kwargs["ckpt_path"] = str(self._here / kwargs["ckpt_path"])
         return kwargs
 
     def _last_checkpoint(self) -> Path | None:
@@ -284,7 +302,7 @@ class RLHFCLI(LightningCLI):
     def _say_how_to_go_on(self) -> None:
         """After SIGTERM: a job's log shows what became of it."""
         last = last_checkpoint(self.directory.path)
-        go_on = "nothing was saved" if last is None else f"go on with --ckpt_path {last}"
+        go_on = "nothing was saved" if last is None else f"go on with --ckpt_path {self.directory.named(last)}"
         print(f"lightning-rlhf: terminated after step {self.trainer.global_step}: {go_on}", file=sys.stderr)
 
     def _stop_other_ranks(self) -> None:
@@ -298,22 +316,23 @@ class RLHFCLI(LightningCLI):
         if _is_first_process():
             if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
                 settle_run(self.directory.path, *self._checkpoint_folders())
-            anew = self.config[self.subcommand].ckpt_path == "last" and self._last_checkpoint() is None
-            if anew and self.directory.resumes:
+            last = self.config[self.subcommand].ckpt_path == "last" and self._last_checkpoint() is None
+            anew = last and self.directory.resumes and not self.trainer.fast_dev_run  # type: ignore[attr-defined]
+            if anew:
                 self.directory.refuse_to_lose(self._checkpoint_folders())
-            self.directory.put_aside(begins_anew=anew and self.directory.resumes)
+            self.directory.begin(anew=anew)
 
     def after_fit(self) -> None:
         """Say where things are, and how good they are."""
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        root = Path(self.trainer.default_root_dir)
-        if self.trainer.global_step == 0:
+        root = self.directory.shown
+        if not self.directory.has_begun:
             self.directory.withdraw()
             print("nothing was trained: the run has no step to make, and leaves nothing behind")
             return
-        model = root / "model"
-        print(f"the run is in {root}" + (f", the trained model in {model}" if model.exists() else ""))
+        has_model = (self.directory.path / MODEL_FOLDER).exists()
+        print(f"the run is in {root}" + (f", the trained model in {root / MODEL_FOLDER}" if has_model else ""))
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         shown = [f"{name} {value:.4g}" for name, value in sorted(metrics.items()) if name.startswith("val/")]
         if shown:
@@ -322,10 +341,10 @@ class RLHFCLI(LightningCLI):
     def _say_what_is_evaluated(self) -> None:
         root = self.directory.path
         if self.config[self.subcommand].ckpt_path is None and checkpoints(root) and _is_first_process():
-            trained = "last" if last_checkpoint(root) else str(checkpoints(root)[-1])
+            trained = "last" if last_checkpoint(root) else str(self.directory.named(checkpoints(root)[-1]))
             print(
-                f"lightning-rlhf: this is the base as it is, before training. What the run in {root} has trained is "
-                f"--ckpt_path {trained}",
+                "lightning-rlhf: this is the base as it is, before training. What the run in "
+                f"{self.directory.shown} has trained is --ckpt_path {trained}",
                 file=sys.stderr,
             )
 
@@ -333,9 +352,10 @@ class RLHFCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Say where the predictions are."""
-        if self.trainer.is_global_zero:
-            path = Path(self.trainer.default_root_dir) / self._predictions.file
-            print(f"{self._predictions.num_rows} predictions are in {path}")
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            with (self.directory.path / self._predictions.file).open("rb") as lines:  # another process may have written
+                number = sum(1 for _ in lines)
+            print(f"{number} predictions are in {self.directory.shown / self._predictions.file}")
 
 
 def _is_lightnings_refusal(error: BaseException) -> bool:

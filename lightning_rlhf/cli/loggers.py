@@ -5,23 +5,71 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import _DummyExperiment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_rlhf.checkpoints.run_directory import METRICS_FILE, RunDirectory
 from lightning_rlhf.files import clear_storage_errors, written_beside
 
-__all__ = ["MetricsFile", "default_loggers"]
+__all__ = ["LateTensorBoard", "MetricsFile", "default_loggers"]
 
 
 def default_loggers(directory: RunDirectory, subcommand: str) -> list[Logger]:
     """`metrics.csv` and TensorBoard for a `fit`; for an evaluation a file beside them, so that no curve is touched."""
     if subcommand != "fit":
         return [MetricsFile(directory.path, f"metrics-{subcommand}.csv")]
+    tensorboard = LateTensorBoard if directory.resumes else TensorBoardLogger
     return [
         MetricsFile(directory.path, resume=directory.resumes),
-        TensorBoardLogger(directory.path, name="tensorboard", version="", default_hp_metric=False),
+        tensorboard(directory.path, name="tensorboard", version="", default_hp_metric=False),
     ]
+
+
+class LateTensorBoard(TensorBoardLogger):
+    """TensorBoard's curves of a run that is resumed, of which no file is begun before the run has gone on by a step.
+
+    Lightning opens every logger first of all; a resume that is refused afterwards would have left files.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._has_begun = False
+        self._hyperparameters: tuple[Any, ...] | None = None
+
+    @property
+    def experiment(self) -> Any:
+        """The writer; until the run has begun one that writes nothing."""
+        return super().experiment if self._has_begun else _DummyExperiment()
+
+    def begin(self) -> None:
+        """The run has made a step."""
+        if not self._has_begun:
+            self._has_begun = True
+            if self._hyperparameters is not None:
+                self.log_hyperparams(*self._hyperparameters)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Keeps them until the run has begun."""
+        if self._has_begun:
+            super().log_hyperparams(*args, **kwargs)
+        else:
+            self._hyperparameters = args
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Begins, and logs."""
+        self.begin()
+        super().log_metrics(metrics, step)
+
+    def save(self) -> None:
+        """Writes what is to be written, if anything is."""
+        if self._has_begun:
+            super().save()
+
+    def finalize(self, status: str) -> None:
+        """Closes the file, if there is one."""
+        if self._has_begun:
+            super().finalize(status)
 
 
 class MetricsFile(Logger):

@@ -108,6 +108,27 @@ def test_predictions_of_before_stay_until_the_new_ones_are_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.jsonl"]
 
 
+def test_predictions_of_before_are_kept_under_a_number_with_their_config(tmp_path):
+    for number in range(3):
+        writer, of = PredictionWriter(), trainer(tmp_path)
+        write(writer, of, [([{"row": number}], None)])
+        writer.on_predict_end(of, None)
+        (tmp_path / "config-predict.yaml").write_text(f"of {number}")
+    assert written(tmp_path) == [{"row": 2}]
+    for number in (1, 2):
+        assert (tmp_path / f"predictions-{number}.jsonl").read_text() == f'{{"row": {number - 1}}}\n'
+        assert (tmp_path / f"config-predict-{number}.yaml").read_text() == f"of {number - 1}"
+
+
+def test_predictions_of_before_are_replaced_when_that_is_asked_for(tmp_path):
+    for number in range(2):
+        writer, of = PredictionWriter(overwrite=True), trainer(tmp_path)
+        write(writer, of, [([{"row": number}], None)])
+        writer.on_predict_end(of, None)
+    assert written(tmp_path) == [{"row": 1}]
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.jsonl"]
+
+
 def test_a_full_disk_leaves_no_half_of_a_file(tmp_path):
     of, writer = trainer(tmp_path), PredictionWriter()
     (tmp_path / ".predictions.jsonl.part-0").symlink_to("/dev/full")

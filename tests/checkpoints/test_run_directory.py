@@ -30,8 +30,8 @@ def a_run(root):
 def test_numbers_go_up_from_the_highest_that_is_there():
     a_run("runs/ppo-7")
     Path("runs/ppo-old").mkdir()
-    assert run_directory_for_training(None, "ppo", None, overwrite=False).path == Path("runs/ppo-8")
-    assert run_directory_for_training(None, "sft", None, overwrite=False).path == Path("runs/sft-0")
+    assert run_directory_for_training(None, "ppo", None, overwrite=False).shown == Path("runs/ppo-8")
+    assert run_directory_for_training(None, "sft", None, overwrite=False).path == Path("runs/sft-0").absolute()
 
 
 def test_a_dry_run_makes_and_refuses_nothing():
@@ -46,7 +46,7 @@ def test_a_dry_run_makes_and_refuses_nothing():
 def test_a_directory_with_other_things_in_it_is_taken():
     Path("mine").mkdir()
     Path("mine/notes.txt").touch()
-    assert run_directory_for_training("mine", "sft", None, overwrite=False).path == Path("mine")
+    assert run_directory_for_training("mine", "sft", None, overwrite=False).path == Path("mine").absolute()
 
 
 def test_another_runs_checkpoint_does_not_open_a_root_that_holds_a_run():
@@ -61,7 +61,7 @@ def test_a_run_is_known_by_its_checkpoint():
     checkpoint = str(a_run("run") / "checkpoints" / "last.ckpt")
     assert root_of_checkpoint(checkpoint) == Path("run")
     assert run_directory_for_training(None, "sft", checkpoint, overwrite=False).resumes
-    assert run_directory_for_evaluation(None, "sft", checkpoint).path == Path("run")
+    assert run_directory_for_evaluation(None, "sft", checkpoint, "test").path == Path("run").absolute()
     assert root_of_checkpoint("elsewhere/last.ckpt") is None
 
 
@@ -70,25 +70,27 @@ def test_only_what_a_run_wrote_is_removed_to_overwrite_it():
     Path("run/notes.txt").touch()
     directory = run_directory_for_training("run", "sft", None, overwrite=True)
     assert last_checkpoint(Path("run"))
-    directory.put_aside()
-    assert {path.name for path in Path("run").iterdir()} == {"notes.txt", ".replaced"}
+    directory.begin()
+    assert not last_checkpoint(Path("run"))
     directory.let_go()
+    directory.release()
     assert [path.name for path in Path("run").iterdir()] == ["notes.txt"]
 
 
 def test_a_run_that_was_to_be_overwritten_is_back_when_the_new_one_makes_no_step():
     a_run("run")
     directory = run_directory_for_training("run", "sft", None, overwrite=True)
-    directory.put_aside()
+    directory.begin()
     Path("run/config.yaml").write_text("# lightning-rlhf==0.1.0\nmodel: new\n")
     directory.withdraw()
+    directory.release()
     assert {path.name for path in Path("run").iterdir()} == {"config.yaml", "checkpoints"}
     assert "new" not in Path("run/config.yaml").read_text()
 
 
 def test_a_run_is_back_also_where_the_one_that_was_to_overwrite_it_was_killed():
     a_run("run")
-    run_directory_for_training("run", "sft", None, overwrite=True).put_aside()
+    run_directory_for_training("run", "sft", None, overwrite=True).begin()
     Path("run/config.yaml").write_text("# lightning-rlhf==0.1.0\nmodel: new\n")
     assert run_directory_for_training("run", "sft", "last", overwrite=False).resumes
     assert last_checkpoint(Path("run"))
@@ -114,6 +116,7 @@ def test_a_directory_that_was_made_for_nothing_goes_again():
 
 def test_a_run_that_failed_before_its_first_step_leaves_room_for_the_next_try():
     directory = run_directory_for_training("run", "sft", None, overwrite=False)
+    directory.begin()
     (directory.path / "config.yaml").write_text("# lightning-rlhf==0.1.0\n")
     directory.withdraw()
     assert not Path("run").exists()

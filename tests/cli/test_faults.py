@@ -31,7 +31,7 @@ def test_a_run_that_is_to_be_overwritten_is_kept_until_the_new_one_has_made_a_st
     assert command("fit", "--trainer.default_root_dir=run", "--overwrite", f"--model.fails={fails}") in (2, 3)
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
     assert command("fit", "--trainer.default_root_dir=run", "--overwrite", "--trainer.max_steps=1") == 0
-    assert not Path("run/.replaced").exists()
+    assert not list(Path("run").glob(".*"))
     assert Path("run/metrics.csv").read_bytes() != before[Path("run/metrics.csv")]
 
 
@@ -121,3 +121,53 @@ def test_what_the_trainer_cannot_do_is_one_message(command, capsys, words, messa
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def contents(root):
+    return {path: path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("command_name", "words"),
+    [
+        ("fit", ["--model.fails=at the start of training"]),
+        ("fit", ["--model.fails=in training"]),
+        ("fit", ["--model.fails=by diverging"]),
+        ("fit", ["--model.slope=0.1", "--trainer.val_check_interval=500"]),
+        ("validate", ["--model.fails=in validation"]),
+    ],
+)
+def test_what_is_refused_changes_no_file(command, command_name, words):
+    command("fit", "--trainer.default_root_dir=run")
+    command("validate", "--trainer.default_root_dir=run")
+    before = contents("run")
+    given = ["--trainer.default_root_dir=run", "--ckpt_path=last"]
+    given += ["--trainer.max_epochs=2"] if command_name == "fit" else []
+    assert command(command_name, *given, *words) in (2, 3)
+    assert contents("run") == before
+
+
+def test_a_trial_run_writes_into_no_run(command):
+    command("fit", "--trainer.default_root_dir=run")
+    before = contents("run")
+    for name in ("fit", "validate", "predict"):
+        assert command(name, "--trainer.default_root_dir=run", "--trainer.fast_dev_run=true", "--ckpt_path=last") == 0
+    assert contents("run") == before
+
+
+def test_a_run_stays_where_it_began_when_the_working_directory_changes(command, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("MOVES_TO", str(elsewhere))
+    assert command("fit", "--trainer.default_root_dir=run", "--model.fails=by moving") == 0
+    assert not list(elsewhere.iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert {"config.yaml", "metrics.csv", "tensorboard", "checkpoints"} == {path.name for path in Path("run").iterdir()}
+    words = ["--trainer.default_root_dir=run", "--ckpt_path=run/checkpoints/last.ckpt", "--model.fails=by moving"]
+    assert command("predict", *words) == 0
+    assert not list(elsewhere.iterdir())
+    assert (tmp_path / "run/predictions.jsonl").exists()
+    monkeypatch.chdir(tmp_path)
+    assert command("fit", "--model.fails=by moving") == 0
+    assert (tmp_path / "runs/sft-0/config.yaml").exists()
+    assert not list(elsewhere.iterdir())

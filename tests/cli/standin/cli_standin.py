@@ -2,6 +2,7 @@
 
 import errno
 import math
+import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -47,12 +48,18 @@ class StandInStage(StandInBase):
             raise ConfigError("base must be given, got nothing.")
         if fails == "by a bug":
             raise ZeroDivisionError("a bug in the stage")
+        if fails == "by moving":
+            os.chdir(os.environ["MOVES_TO"])
         self.line = torch.nn.Linear(1, 1)
         with torch.no_grad():
             self.line.weight.fill_(slope)
 
     def configure_callbacks(self) -> list[Callback]:
         return []
+
+    def on_train_start(self) -> None:
+        if self.fails == "at the start of training":
+            raise ConfigError("warmup_steps must be fewer than the run has, got 50.")
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
         if self.fails == "in training":
@@ -74,6 +81,8 @@ class StandInStage(StandInBase):
         return loss
 
     def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+        if self.fails == "in validation":
+            raise DataError("rows.jsonl:3: a row must have a prompt.")
         self.log("val/loss", (self.line(batch[0]) - 2 * batch[0]).square().mean())
 
     def test_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:

@@ -1,0 +1,54 @@
+"""One root for all files of a run: the same on every rank, absolute, and this run's alone."""
+
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
+from lightning_rlhf.checkpoints.run_directory import CHECKPOINT_FOLDER, RunDirectory
+from lightning_rlhf.errors import RunDirectoryError
+
+__all__ = ["RunRoot"]
+
+
+class RunRoot(Callback):
+    """Gives every rank the root that rank 0 has chosen, and says when the run has made its first step.
+
+    Ranks that rank 0 starts inherit the root; those that an outside launcher starts choose on their own at first.
+
+    Args:
+        directory: what this process has chosen.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory = directory
+        self._has_stepped = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Take over rank 0's choice before anything is written."""
+        root = trainer.strategy.broadcast(str(self.directory.path))
+        if root != str(self.directory.path):
+            self.directory.discard_if_empty()
+        trainer._default_root_dir = root  # type: ignore[attr-defined]
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, LastCheckpoint):
+                callback.put_into(Path(root) / CHECKPOINT_FOLDER)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: object, **kwargs: object) -> None:
+        """The run has made a step: the one that it replaces may go.
+
+        Raises:
+            RunDirectoryError: another process has taken the root over.
+        """
+        if self.directory.lock is not None and self.directory.lock.is_lost:
+            raise RunDirectoryError(
+                f"the run in {self.directory.shown} must be the only one there, got another process that took it over "
+                "because this one had not been heard of. This one ends, and changes nothing more."
+            )
+        if not self._has_stepped and trainer.global_step:
+            self._has_stepped = True
+            for logger in trainer.loggers:
+                getattr(logger, "begin", lambda: None)()
+            if trainer.is_global_zero:
+                self.directory.let_go()
