@@ -17,13 +17,16 @@ __all__ = ["NonFiniteGuard"]
 
 Action = Literal["stop", "skip"]
 
+_ADVICE = "What was saved before is kept. Lower the learning rate."
+
 
 class NonFiniteGuard(Callback):
     """Stops the run when a loss or gradient is not finite, before the weights change; or leaves such steps out.
 
     Looked at once per optimizer step, over all micro-batches and ranks. Gradients that overflow under 16-mixed are the
     scaler's to deal with: it lowers its scale and leaves the step out; they count from the moment when the scale has
-    come down below 1, where nothing overflows because of it. Weights that are not finite are never saved.
+    come down below 1, where nothing overflows because of it. Weights that are not finite, or with which a pass over the
+    last training batch is not, are never saved.
 
     Args:
         action: stop ends the run and names the rows; skip leaves the step out and counts it as train/skipped_steps.
@@ -39,6 +42,11 @@ class NonFiniteGuard(Callback):
         """Steps left out in this run."""
         self._in_a_row = 0
         self._batch_idx = 0
+        self._batch: Any = None
+        self._heldout: Any = None
+        """The last held-out batch, where it is of the kind that is trained on."""
+        self._sound_at = -1
+        """The step whose weights are known to be sound."""
         self._losses: list[tuple[int, Tensor]] = []
 
     def state_dict(self) -> dict[str, int]:
@@ -53,9 +61,15 @@ class NonFiniteGuard(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Begins a window anew."""
-        self._batch_idx = batch_idx
+        self._batch_idx, self._batch = batch_idx, batch
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._losses.clear()
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keeps the batch: rows with other tokens than the last step's show more."""
+        self._heldout = batch if type(batch) is type(self._batch) else None
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Keeps the loss; looking at it at once would hold up the device."""
@@ -116,27 +130,51 @@ class NonFiniteGuard(Callback):
         """Keeps the last good checkpoint where the weights are none.
 
         Raises:
-            DivergenceError: a weight is not finite.
+            DivergenceError: a weight, or what the weights compute, is not finite.
         """
-        self._check_weights(pl_module)
+        self.check_weights(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Lets no model be written whose weights are none.
 
         Raises:
-            DivergenceError: a weight is not finite.
+            DivergenceError: a weight, or what the weights compute, is not finite.
         """
-        self._check_weights(pl_module)
+        self.check_weights(pl_module)
+        self._batch = self._heldout = None
 
-    def _check_weights(self, pl_module: Any) -> None:
+    def check_weights(self, pl_module: Any) -> None:
+        """Looks at the trained weights, and at what they make of the last training batch; on every rank.
+
+        A step may leave weights that are numbers and compute none: the next loss would show it, after they were saved.
+
+        Raises:
+            DivergenceError: a weight, or what the weights compute, is not finite.
+        """
         trained = [(name, _local(weight)) for name, weight in pl_module.named_parameters() if weight.requires_grad]
         largest = _largest([weight for _, weight in trained], pl_module.device)
-        if pl_module.sum_over_ranks((~largest.isfinite()).long()):
-            names = [name for name, weight in trained if not weight.isfinite().all()]
+        if pl_module.sum_over_ranks((~largest.square().isfinite()).long()):  # no product of two such weights is one
+            names = [name for name, weight in trained if not weight.float().square().isfinite().all()]
             raise DivergenceError(
                 f"the weights must be finite to be saved, got others in {names[0] if names else 'another process'} "
-                f"after step {pl_module.trainer.global_step}. What was saved before is kept. Lower the learning rate."
+                f"after step {pl_module.trainer.global_step}. {_ADVICE}"
             )
+        self._check_pass(pl_module)
+
+    def _check_pass(self, pl_module: Any) -> None:
+        step = pl_module.trainer.global_step
+        if self._batch is None or self._sound_at == step:
+            return
+        unsound = torch.zeros((), dtype=torch.int64, device=pl_module.device)
+        for batch in [self._batch, *([] if self._heldout is None else [self._heldout])]:
+            computed = pl_module.computed_on(batch).float()
+            unsound += ~computed.square().isfinite().all()  # squared, as losses and optimizers have it
+        if pl_module.sum_over_ranks(unsound):
+            raise DivergenceError(
+                f"what the weights compute must be finite for them to be saved, got nan, inf or numbers near it after "
+                f"step {step}. {_ADVICE}"
+            )
+        self._sound_at = step
 
 
 def _is_scalers(trainer: L.Trainer) -> bool:

@@ -28,7 +28,7 @@ from lightning_rlhf.arguments import require_at_least, require_finite, require_o
 from lightning_rlhf.callbacks import ModelExport, NonFiniteGuard, SampleTable
 from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError, ModelError
-from lightning_rlhf.models import RecordedTemplate
+from lightning_rlhf.models import RecordedTemplate, evaluation_mode
 from lightning_rlhf.modules.foreign_checkpoints import check_arguments, check_before_loading, saved_arguments
 from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
@@ -157,6 +157,10 @@ class RLHFModule(L.LightningModule, ABC):
     def networks(self) -> Iterable[nn.Module]:
         """The models, each a root that FSDP2 shards by itself."""
 
+    @abstractmethod
+    def outputs(self, batch: Any) -> Tensor:
+        """What the trained models compute of a training batch, of any shape; draws no random number."""
+
     # Surroundings
 
     @property
@@ -229,6 +233,12 @@ class RLHFModule(L.LightningModule, ABC):
         """Which rows a training batch of this epoch holds, for a message; empty where that cannot be told."""
         rows_of_batch = getattr(self.trainer.train_dataloader, "places", None)
         return "" if rows_of_batch is None else named_rows(rows_of_batch(batch_idx))
+
+    @torch.no_grad()
+    def computed_on(self, batch: Any) -> Tensor:
+        """`outputs` of the weights as they are, without a trace: no dropout, no graph, the modes as before."""
+        with evaluation_mode(self), self.trainer.precision_plugin.forward_context():
+            return self.outputs(batch)
 
     def log_global(self, values: Mapping[str, Any], **options: Any) -> None:
         """Logs numbers that are the same on all ranks, without Lightning's advice to reduce them."""
@@ -304,6 +314,9 @@ class RLHFModule(L.LightningModule, ABC):
 
         Within an accumulation window also its gradients so far. Of several ranks there is no room for them.
         """
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, NonFiniteGuard):
+                callback.check_weights(self)  # Lightning asks no callback when weights alone are saved
         mend_progress(checkpoint, self.trainer)
         gradients = accumulated_gradients(self.trainer, self.named_parameters())
         window = None

@@ -242,6 +242,11 @@ class PPOModule(RLHFModule):
         """Policy, value model, reference and reward models."""
         return [*self.actor_critic.networks(), *self.reward_models]
 
+    def outputs(self, batch: MinibatchIndices) -> Tensor:
+        """Log-probabilities and values of the rows."""
+        _, logprobs, values = self._evaluated(batch.rows)
+        return torch.cat([logprobs, values()])
+
     def parameter_groups(self) -> Iterable[Mapping[str, Any]]:
         """Two groups: policy and value."""
         return [

@@ -113,6 +113,10 @@ class RewardModule(RLHFModule):
         """Backbone and head."""
         return [self.model]
 
+    def outputs(self, batch: RankingBatch) -> Tensor:
+        """The scores."""
+        return self._scores(batch)
+
     def parameter_groups(self) -> Iterable[Mapping[str, Any]]:
         """One group: all trained weights and the head."""
         return [{"params": self.model.parameters(), "lr": self.learning_rate, "name": "reward_model"}]

@@ -105,6 +105,10 @@ class SFTModule(RLHFModule):
         """The language model."""
         return [self.model]
 
+    def outputs(self, batch: DemonstrationBatch) -> Tensor:
+        """The loss."""
+        return self._task_loss(batch, num_targets=torch.ones((), dtype=torch.int64, device=self.device))
+
     def parameter_groups(self) -> Iterable[Mapping[str, Any]]:
         """One group: all trained weights."""
         return [{"params": self.model.parameters(), "lr": self.learning_rate, "name": "policy"}]

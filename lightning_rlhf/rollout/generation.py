@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
-from lightning_rlhf.rollout.sampling import SampledResponses, check_lengths, finish_responses, wrapped_model
+from lightning_rlhf.rollout.sampling import (
+    SampledResponses,
+    check_lengths,
+    finish_responses,
+    require_finite_logits,
+    wrapped_model,
+)
 
 __all__ = ["generate_responses"]
 
@@ -42,6 +48,7 @@ def generate_responses(
 
     Raises:
         ConfigError: an argument breaks its rule, or the rows do not fit the model's positions.
+        DivergenceError: the model's logits are not finite.
     """
     check_lengths(model, prompt_mask, max_response_length)
     chosen: dict[str, Any] = {"do_sample": False} if greedy else {"do_sample": True, "temperature": temperature}
@@ -52,11 +59,22 @@ def generate_responses(
     )
     with _own_settings(wrapped_model(model)), _seeded(prompt_ids.device, seed):
         generate: Any = model.generate
-        ids = generate(inputs=prompt_ids, attention_mask=prompt_mask.long(), generation_config=settings)
+        ids = generate(
+            inputs=prompt_ids,
+            attention_mask=prompt_mask.long(),
+            generation_config=settings,
+            logits_processor=[_finite],
+        )
     response_ids = prompt_ids.new_zeros(len(prompt_ids), max_response_length)
     sampled = ids[:, prompt_ids.shape[1] :]
     response_ids[:, : sampled.shape[1]] = sampled
     return finish_responses(response_ids, stop_ids)
+
+
+def _finite(ids: Tensor, logits: Tensor) -> Tensor:
+    """The logits as they are; torch would sample from others with an error of its own, or take any token."""
+    require_finite_logits(logits.amax(-1).isfinite().all())
+    return logits
 
 
 def _settings(**values: Any) -> GenerationConfig:

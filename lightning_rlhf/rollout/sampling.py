@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_rlhf.errors import ConfigError, ModelError
+from lightning_rlhf.errors import ConfigError, DivergenceError, ModelError
 from lightning_rlhf.functional import completion_mask, position_ids
 from lightning_rlhf.rollout.cache import make_room
 
@@ -68,7 +68,8 @@ def sample_responses(
 
     Raises:
         ConfigError: an argument breaks its rule, or the rows do not fit the model's positions.
-        ModelError: the model has no key-value cache that rows can be taken out of, or its logits are not finite.
+        ModelError: the model has no key-value cache that rows can be taken out of.
+        DivergenceError: its logits are not finite.
     """
     check_lengths(model, prompt_mask, max_response_length)
     if not temperature > 0:
@@ -99,8 +100,7 @@ def sample_responses(
             rows, running, chosen = rows[kept], running[kept], chosen[kept]
             step.keep(kept)
         tokens = chosen[:, None]
-    if not finite:
-        raise ModelError("the logits of the policy must be finite, got nan or inf. Lower the learning rate.")
+    require_finite_logits(finite)
     return finish_responses(response_ids, stop_ids)
 
 
@@ -128,6 +128,22 @@ def invert_cdf(logits: Tensor, uniforms: Tensor, *, temperature: float = 1.0) ->
     place = torch.minimum(uniforms.to(dtype) * total, torch.nextafter(total, torch.zeros_like(total)))
     found = torch.searchsorted(cdf, place[:, None], right=True).squeeze(-1)
     return found.clamp(max=logits.shape[-1] - 1)  # out of range only if the logits are not finite
+
+
+def require_finite_logits(finite: Tensor) -> None:
+    """Refuses to go on from logits that are no numbers.
+
+    Args:
+        finite: one bool: whether each row has a token that can be taken.
+
+    Raises:
+        DivergenceError: not so.
+    """
+    if not finite:
+        raise DivergenceError(
+            "the logits of the model must be finite, got nan or inf. Lower the learning rate; before the first step, "
+            "look at the weights of the base."
+        )
 
 
 def finish_responses(response_ids: Tensor, stop_ids: Sequence[int]) -> SampledResponses:

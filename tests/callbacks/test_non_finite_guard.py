@@ -20,6 +20,7 @@ class Line(L.LightningModule):
         self.line = nn.Linear(1, 1)
         self.losses, self.gradients = losses or {}, gradients or {}
         self.seen = []
+        self.factor = 1.0
 
     def training_step(self, batch, batch_idx):
         loss = self.line(torch.ones(1, 1)).square().sum()
@@ -35,6 +36,9 @@ class Line(L.LightningModule):
     def on_train_batch_end(self, *args):
         self.seen.append(self.line.weight.item())
 
+    def computed_on(self, batch):
+        return self.line(torch.ones(1, 1)) * self.factor
+
     def sum_over_ranks(self, value):
         return value
 
@@ -45,11 +49,11 @@ class Line(L.LightningModule):
         return f"rows mine.jsonl:{batch_idx + 1}"
 
 
-def fit(module, guard, *, num_batches=4, plugins=None, **options):
+def fit(module, guard, *, num_batches=4, plugins=None, callbacks=(), **options):
     trainer = L.Trainer(
         max_epochs=1,
         accelerator="cpu",
-        callbacks=[guard],
+        callbacks=[guard, *callbacks],
         plugins=plugins,
         logger=False,
         enable_checkpointing=False,
@@ -159,3 +163,19 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 def test_settings_that_cannot_be_meant_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         NonFiniteGuard(**options)
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf, 1e30])
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_weights_that_compute_no_numbers_are_not_saved(tmp_path, factor, weights_only):
+    class AtTheEnd(L.Callback):
+        def on_train_epoch_end(self, trainer, module):
+            module.factor = factor
+            trainer.save_checkpoint(tmp_path / "bad.ckpt", weights_only)
+
+    module = Line()
+    module.on_save_checkpoint = lambda checkpoint: guard.check_weights(module)  # as the stages do
+    guard = NonFiniteGuard()
+    with pytest.raises(DivergenceError, match=r"what the weights compute must be finite for them to be saved, got nan"):
+        fit(module, guard, callbacks=[AtTheEnd()])
+    assert not any(tmp_path.iterdir())

@@ -2,8 +2,10 @@
 
 import math
 
+import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_rlhf.callbacks import NonFiniteGuard
 from lightning_rlhf.errors import DivergenceError, ScorerError
@@ -85,3 +87,45 @@ def test_a_packed_row_is_named_by_all_that_is_in_it(kit, tmp_path):
     module, data = kit.sft(batch_size=1, data={"packing": True, "max_length": 60})
     with pytest.raises(DivergenceError, match=r"Demonstrations\[train\]:\d+ and Demonstrations\[train\]:\d+"):
         kit.fit((spoilt(module, 0), data), tmp_path)
+
+
+class Ruin(L.Callback):
+    """Makes the weights, after the last step of the second epoch, such as a step that was too long leaves them."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.current_epoch == 1 and trainer.is_last_batch:
+            for weight in module.parameters():
+                weight.data.mul_(1e15)
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_weights_whose_next_pass_is_no_number_are_not_saved(kit, tmp_path, stage, weights_only):
+    saving = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_weights_only=weights_only)
+    options = {"enable_checkpointing": True, "max_epochs": 3, "limit_val_batches": 0}
+    with pytest.raises(DivergenceError, match="must be finite") as stop:
+        kit.fit(kit.stage(stage), tmp_path, callbacks=[Ruin(), saving], **options)
+    assert stop.value.exit_code == 3
+    assert [file.name for file in tmp_path.glob("*.ckpt")] == ["epoch=0.ckpt"]
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("sampler", ["builtin", "transformers"])
+def test_a_policy_whose_logits_are_no_numbers_has_diverged(kit, tmp_path, sampler):
+    with pytest.raises(DivergenceError, match="the logits of the model must be finite"):
+        kit.fit(
+            kit.ppo(learning_rate=1e30, lr_schedule="constant", sampler=sampler, num_epochs=1, minibatch_size=8),
+            tmp_path,
+            max_epochs=2,
+        )
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
+def test_the_look_at_the_weights_leaves_no_trace(kit, tmp_path, stage):
+    module, data = kit.stage(stage, **({"neftune_alpha": 5.0} if stage == "sft" else {}))
+    trainer = kit.fit((module, data), tmp_path)
+    batch = next(iter(trainer.train_dataloader))
+    modes, state = [part.training for part in module.modules()], torch.get_rng_state()
+    assert not module.computed_on(batch).requires_grad
+    assert [part.training for part in module.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from transformers import Lfm2Config, Lfm2ForCausalLM
 
-from lightning_rlhf.errors import ConfigError, ModelError
+from lightning_rlhf.errors import ConfigError, DivergenceError, ModelError
 from lightning_rlhf.functional import position_ids
 from lightning_rlhf.rollout import sampling
 from lightning_rlhf.rollout.randomness import uniforms
@@ -223,7 +223,7 @@ def test_logits_that_are_not_finite_are_an_error(tiny, prompts):
     model = tiny.llama()
     with torch.no_grad():
         model.lm_head.weight[3] = float("nan")
-    with pytest.raises(ModelError, match="finite"):
+    with pytest.raises(DivergenceError, match="finite"):
         sample(model, prompts, [0, 1])
 
 
