@@ -15,6 +15,9 @@ __all__ = ["PieceEncoder"]
 
 _ANCHORS = ("a", "\n", ".")
 _KEPT_MARKERS = 1024
+_UNSPACED = "\u2e80-\u312f\u3190-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
+"""Characters of scripts without spaces: Chinese and Japanese, their punctuation and full-width forms."""
+_STRAY_SPACE = re.compile(f"(?<=[{_UNSPACED}]) | (?=[{_UNSPACED}])")
 
 
 class PieceEncoder:
@@ -33,8 +36,11 @@ class PieceEncoder:
         self._first: Tokenizer | None = None
         self._inner: Tokenizer | None = None
         self._kept_markers: dict[tuple[str, bool], list[int]] = {}
+        self._joins_words = False
+        """Whether the tokenizer forgets the spaces of a text, as WordPiece does, and guesses them when it decodes."""
         if tokenizer.is_fast:
             state = json.loads(tokenizer.backend_tokenizer.to_str())
+            self._joins_words = (state["decoder"] or {}).get("type") == "WordPiece"
             state["truncation"] = state["padding"] = None
             bare = _without_dummy_prefix(state)
             self._first = Tokenizer.from_str(json.dumps(state))
@@ -88,8 +94,16 @@ class PieceEncoder:
         return [index for place, part in enumerate(parts) for index in self._raw(part, False, first and place == 0)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids from the middle of a text: no leading space is lost, nothing is cleaned up."""
-        return self._decode([*self._anchor, *ids])[len(self._anchor_text) :]
+        """The text of ids from the middle of a text: no leading space is lost, nothing is cleaned up.
+
+        Of a tokenizer that forgets spaces none leads, and none stands beside a Chinese or Japanese character.
+        """
+        text = self._decode([*self._anchor, *ids])[len(self._anchor_text) :]
+        return text.removeprefix(" ") if self._joins_words else text
+
+    def decode_whole(self, ids: Sequence[int]) -> str:
+        """The text of ids that begin a text."""
+        return self._decode(ids)
 
     def _marker_ids(self, text: str, first: bool) -> list[int]:
         """The ids of a control piece: a template writes the same few into every dialogue, which are encoded once."""
@@ -130,7 +144,8 @@ class PieceEncoder:
         return [int(self.tokenizer.convert_tokens_to_ids(token)) for token in tokens]  # type: ignore[arg-type]
 
     def _decode(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return _STRAY_SPACE.sub("", text) if self._joins_words else text
 
 
 def _without_dummy_prefix(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -131,19 +131,18 @@ class PromptFormatter:
         eos = self.tokenizer.eos_token_id
         return [*self._missing_bos(ids), *ids, *([] if eos is None else [eos])]
 
-    def decode_response(self, ids: Sequence[int]) -> str:
-        """The text of a response up to its first stop token, without special tokens.
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a prompt or a document as it was rendered: all but BOS, EOS and padding."""
+        return self._encoder.decode_whole([index for index in ids if index not in self._unwritten_ids])
 
-        A stop string that is several tokens of this tokenizer, and so no stop token, is cut off the end too.
+    def decode_response(self, ids: Sequence[int]) -> str:
+        """The text of a response up to its first stop token, without BOS and padding.
+
+        Other special tokens are part of what the model said: `<think>2+2</think>4` stays what it is. A stop string that
+        is several tokens of this tokenizer, and so no stop token, is cut off the end too.
         """
-        special = set(self.tokenizer.all_special_ids)
-        kept = []
-        for index in ids:
-            if index in self.stop_ids:
-                break
-            if index not in special:
-                kept.append(index)
-        text = self._encoder.decode(kept)
+        said = list(takewhile(lambda index: index not in self.stop_ids, ids))
+        text = self._encoder.decode([index for index in said if index not in self._unwritten_ids])
         ending = next((stop for stop in self.template.stop if stop and text.endswith(stop)), "")
         return text.removesuffix(ending)
 
@@ -152,6 +151,11 @@ class PromptFormatter:
         for index in set(ids) - self._token_texts.keys():
             self._token_texts[index] = self._encoder.decode([index])
         return [self._token_texts[index] for index in ids]
+
+    @cached_property
+    def _unwritten_ids(self) -> frozenset[int | None]:
+        tokenizer = self.tokenizer
+        return frozenset((tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id))
 
     def _find_stop_ids(self) -> tuple[int, ...]:
         eos = self.tokenizer.eos_token_id

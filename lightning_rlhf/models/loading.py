@@ -25,6 +25,7 @@ from lightning_rlhf.models.activations import fuse_activations
 from lightning_rlhf.models.adapters import output_layer
 from lightning_rlhf.models.model_files import HOW_TO_CONVERT, read_adapter_config, read_config, require_safe_adapter
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_recorded_template
+from lightning_rlhf.models.tokenizers import end_with_a_token
 from lightning_rlhf.plugin_system.interfaces import ModelSource
 
 __all__ = ["LoadedModel", "load_base", "reading", "resolve_base", "resolve_reward_model", "train_every_embedding"]
@@ -255,6 +256,7 @@ def _prepared(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: 
 
     What a hub model's generation config warps (top-k, penalties) would be sampled from but not scored with.
     """
+    end_with_a_token(tokenizer, model.config)
     eos = tokenizer.eos_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]

@@ -30,6 +30,7 @@ from lightning_rlhf.models.model_files import read_adapter_config, read_config, 
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_metadata, read_recorded_template
 from lightning_rlhf.models.row_chunks import in_row_order, row_chunks
 from lightning_rlhf.models.shared_prefix import call_behind, prefix_cache
+from lightning_rlhf.models.tokenizers import end_with_a_token
 from lightning_rlhf.models.transformer_call import call_transformer
 
 if TYPE_CHECKING:  # slow to import, and needed with adapters only
@@ -154,6 +155,7 @@ class ScalarModel(nn.Module):
         train_every_embedding(shell)
         fuse_activations(shell)
         model = ScalarModel(shell.base_model.eval(), head)
+        end_with_a_token(tokenizer, model.backbone.config)
         return LoadedScalarModel(model, tokenizer, name, read_recorded_template(name), _read_adapter(name))
 
     @property

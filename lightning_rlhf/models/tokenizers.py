@@ -1,12 +1,15 @@
 """What models and their files need to know about a tokenizer."""
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-__all__ = ["scoring_pad_id", "stop_ids", "tokenizers_equal"]
+__all__ = ["end_with_a_token", "scoring_pad_id", "stop_ids", "tokenizers_equal"]
+
+_log = logging.getLogger(__name__)
 
 _SPACE_MARKS = ("Ġ", "▁")
 """How byte-level and SentencePiece vocabularies write a leading space; rare as characters of a text."""
@@ -22,6 +25,35 @@ def tokenizers_equal(first: PreTrainedTokenizerBase, second: PreTrainedTokenizer
     if (first.eos_token_id, first.bos_token_id) != (second.eos_token_id, second.bos_token_id):
         return False
     return first.get_vocab() == second.get_vocab() and _rules(first) == _rules(second)
+
+
+def end_with_a_token(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+    """Gives a tokenizer without EOS the token that its model ends a text with, and says so.
+
+    That is `eos_token_id` of the model's config where it is a token of the tokenizer, else the tokenizer's `[SEP]`. The
+    Chinese GPT-2 family ends its documents with that one: their tokenizers are BERT's, which knows no EOS.
+
+    Args:
+        tokenizer: of the model; one that has an EOS stays as it is.
+        config: of the model.
+    """
+    if tokenizer.eos_token_id is not None:
+        return
+    named: Any = getattr(config, "eos_token_id", None)
+    first = named[0] if isinstance(named, list) and named else named
+    is_token = isinstance(first, int) and 0 <= first < len(tokenizer)
+    token: Any = tokenizer.convert_ids_to_tokens(first) if is_token else tokenizer.sep_token
+    if token is None:
+        return  # a template may bring its own stop token
+    tokenizer.eos_token = token
+    origin = "eos_token_id of the model's config" if is_token else "its [SEP]"
+    _log.warning(
+        "the tokenizer %r names no EOS; %s ends a response from now on: %r. Name another one as eos_token in "
+        "tokenizer_config.json if the model ends its texts otherwise.",
+        tokenizer.name_or_path,
+        origin,
+        token,
+    )
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> tuple[int, ...]:

@@ -482,8 +482,8 @@ class PPOModule(RLHFModule):
         row_ids = self._selected(prompts, loader.iteration).row_ids
         places = prompts.rows.places([row_ids[row // self.settings.num_responses_per_prompt] for row in rows])
         first = select_rows(loader.rollout, torch.tensor(rows[:1]))
-        prompt = self.tokenizer.decode(first.prompt_ids[0][first.prompt_mask[0]].tolist())
-        response = self.tokenizer.decode(first.response_ids[0][first.completion_mask[0]].tolist())
+        prompt = self._formatter.decode(first.prompt_ids[0][first.prompt_mask[0]].tolist())
+        response = self._formatter.decode_response(first.response_ids[0][first.completion_mask[0]].tolist())
         return (
             f"{named_rows(places)}, scored by {', '.join(self.score_pipeline().names)}; the first prompt: "
             f"{prompt[-200:]!r}, its response: {response[:200]!r}"

@@ -259,6 +259,7 @@ class RewardModule(RLHFModule):
 
     def _rows(self, batch: RankingBatch, scores: Tensor) -> list[dict[str, Any]]:
         rows = []
+        formatter = self.trainer.datamodule.formatter  # type: ignore[attr-defined]
         lengths = batch.response_lengths[batch.candidate_mask].tolist()
         flat = zip(scores[batch.candidate_mask].tolist(), batch.ranks[batch.candidate_mask].tolist(), strict=True)
         for index, (score, rank) in enumerate(flat):
@@ -267,8 +268,8 @@ class RewardModule(RLHFModule):
             cut = end - lengths[index]
             rows.append(
                 {
-                    "prompt": self.tokenizer.decode(ids[:cut], skip_special_tokens=True),
-                    "response": self.tokenizer.decode(ids[cut:], skip_special_tokens=True),
+                    "prompt": formatter.decode(ids[:cut]),
+                    "response": formatter.decode_response(ids[cut:]),
                     "rank": rank,
                     "score": score,
                 }

@@ -231,7 +231,8 @@ class SFTModule(RLHFModule):
             prompt = ids[: start if start > 1 else max(1, min(16, len(ids) // 2))]
             prompts.append(prompt[-self._room_for_prompts :])
         responses = self._respond(*left_padded(prompts))
-        texts = [str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)) for ids in prompts]
+        formatter = self.trainer.datamodule.formatter  # type: ignore[attr-defined]
+        texts = [formatter.decode(ids.tolist()) for ids in prompts]
         return [Sample(text, response, label="greedy") for text, response in zip(texts, responses, strict=True)]
 
     @property

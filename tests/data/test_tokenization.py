@@ -2,8 +2,9 @@ import os
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer, CanineTokenizer
+from transformers import AutoTokenizer, BertTokenizerFast, CanineTokenizer
 
+from lightning_rlhf.builtins.models import TinyModel
 from lightning_rlhf.data.tokenization import PromptFormatter
 from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.plugin_system.interfaces import Segment
@@ -244,3 +245,43 @@ def test_a_stop_string_of_several_tokens_is_no_part_of_a_response(fakes):
     assert ids[-1] == formatter.tokenizer.eos_token_id
     assert formatter.decode_response(ids) == "hello"
     assert formatter.response_tokens(ids)[-1] == "</s>"
+
+
+@pytest.fixture
+def wordpiece(tmp_path):
+    """As the Chinese GPT-2 family has it: BERT's tokenizer, characters, no EOS."""
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *"，。！？“”ok猫狗很大小在房子里不是かな",
+        "かな",
+        "hello",
+        "world",
+    ]
+    pieces += ["##s", ",", ".", "!", "9", "##9"]
+    (tmp_path / "vocab.txt").write_text("\n".join(dict.fromkeys(pieces)), encoding="utf-8")
+    return BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"), eos_token="[SEP]")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["猫很大，狗很小！", "“猫在房子里。”", "hello world", "hello worlds, hello!", "猫9狗99", "是hello不", "猫かな"],
+)
+def test_a_wordpiece_tokenizer_gives_back_what_a_person_wrote(wordpiece, fakes, text):
+    formatter = PromptFormatter(fakes.JoinedTemplate(), wordpiece)
+    ids = formatter.encode_response([Message("user", "猫？")], text)
+    assert formatter.decode_response(ids) == text
+    assert "".join(formatter.response_tokens(ids[:-1])).replace(" ", "") == text.replace(" ", "")
+
+
+def test_a_response_keeps_all_special_tokens_but_bos_eos_padding_and_stops(fakes):
+    tokenizer = TinyModel().load()[1]
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"], "bos_token": "<bos>"})
+    formatter = PromptFormatter(fakes.JoinedTemplate(), tokenizer)
+    ids = tokenizer.encode("<think>2+2</think>4", add_special_tokens=False)
+    around = [tokenizer.bos_token_id, *ids, tokenizer.pad_token_id, tokenizer.eos_token_id, *ids]
+    assert formatter.decode_response(around) == "<think>2+2</think>4"
+    assert formatter.decode([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]) == "<think>2+2</think>4"
