@@ -297,9 +297,9 @@ def test_prompt_data_without_a_ptx_source_has_no_ptx_batches(fakes):
     [
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"max_length": 1}, "max_length must be at least 2, got 1"),
-        ({"num_workers": -1}, "num_workers must be at least 0, got -1"),
-        ({"on_bad_row": "ignore"}, "on_bad_row must be error or skip, got 'ignore'"),
-        ({"supervise": "first"}, "supervise must be all or last, got 'first'"),
+        ({"num_workers": -1}, "num_workers must be 0 or more, got -1"),
+        ({"on_bad_row": "ignore"}, "on_bad_row must be one of error, skip, got 'ignore'"),
+        ({"supervise": "first"}, "supervise must be one of all, last, got 'first'"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(demonstration_data, arguments, message):

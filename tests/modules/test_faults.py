@@ -29,7 +29,7 @@ def spoilt(module, step):
     [
         ("sft", r"rows Demonstrations\[train\]:\d+, Demonstrations\[train\]:\d+"),
         ("reward", r"rows Rankings\[train\]:\d+, Rankings\[train\]:\d+"),
-        ("ppo", r"rows Prompts\[train\]:\d+, .*, scored by LowerCase; the first prompt: '<s>say \d+\\n', its re"),
+        ("ppo", r"rows Prompts\[train\]:\d+, .*, scored by LowerCase; the first prompt: 'say \d+\\n', its re"),
     ],
 )
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -106,7 +106,7 @@ def test_the_adaptive_coefficient_is_clipped_to_a_fifth_and_scaled_by_the_sequen
 
 @pytest.mark.parametrize("options", [{"target": 0.0}, {"horizon": 0}])
 def test_a_controller_that_cannot_steer_is_refused(options):
-    with pytest.raises(ConfigError, match=f"the {next(iter(options))} of AdaptiveKL must"):
+    with pytest.raises(ConfigError, match=f"{next(iter(options))} of AdaptiveKL must"):
         AdaptiveKL(**options)
 
 
