@@ -5,6 +5,7 @@ more than one place, put such a class into a plug-in.
 """
 
 import random
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ from lightning_rlhf.errors import BadRowError, DataError, RecordError
 from lightning_rlhf.records import Record
 
 __all__ = ["KdConvDialogues", "OasstRankings", "OasstThreads", "PandaLMRankings", "ReviewPairs", "ReviewPrompts"]
+
+_UNSPACED = "\u2e80-\u312f\u3190-\u9fff\uf900-\ufaff\uff00-\uffef"
+_WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 
 
 class ReviewPairs(DataSource):
@@ -56,7 +60,8 @@ class ReviewPrompts(DataSource):
     Args:
         positive: text file of positive sentences, one a line, plain or .gz.
         negative: text file of negative sentences.
-        num_words: words of a sentence to start from; shorter sentences are left out.
+        num_words: words of a sentence to start from; shorter sentences are left out. In Chinese and Japanese, which are
+            written without spaces, each character counts as a word.
         val_fraction: share of the sentences to hold out: the same ones as `ReviewPairs` holds out.
     """
 
@@ -70,9 +75,10 @@ class ReviewPrompts(DataSource):
         """The prompts of a split."""
         for file in (self.positive, self.negative):
             for sentence in _sentences(file, split, self.val_fraction):
-                words = sentence.split()
+                words = list(_WORD.finditer(sentence))
                 if len(words) > self.num_words:
-                    yield Prompt((Message("user", " ".join(words[: self.num_words])),))
+                    start = sentence[: words[self.num_words - 1].end()]
+                    yield Prompt((Message("user", " ".join(start.split())),))
 
 
 class _JSONLines(DataSource):

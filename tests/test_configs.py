@@ -138,3 +138,13 @@ def test_review_rows_keep_every_sentence_on_one_side(tmp_path, parser):
     assert len(starts["train"]) + len(starts["validation"]) == 200
     assert all(any(s.startswith(start) for start in starts["validation"]) for s in sentences["validation"])
     assert not list(pairs.load("test"))
+
+
+def test_prompts_of_a_script_without_spaces_start_with_its_first_characters(tmp_path):
+    from configs.components import ReviewPrompts
+
+    files = {"positive": "房间很干净，服务好\n好\n", "negative": "手机 3G 网络不好\nthe film was bad\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    source = ReviewPrompts(**{name: str(tmp_path / name) for name in files}, num_words=3, val_fraction=0.0)
+    assert [row.prompt[0].content for row in source.load("train")] == ["房间很", "手机 3G", "the film was"]

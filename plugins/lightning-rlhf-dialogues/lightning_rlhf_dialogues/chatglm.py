@@ -13,6 +13,11 @@ __all__ = ["ChatGLM"]
 
 _ROUND = re.compile(r"(?:\A|\n)\[Round (\d+)\]\s*问[：:]")
 _ANSWER = re.compile(r"(?:\A|\n)答[：:]")
+_MARKERS = {
+    "user": re.compile(r"\A\s*(?:\[Round \d+\]\s*)?问[：:]\s*|\n\s*答[：:]\s*\Z"),
+    "assistant": re.compile(r"\A\s*答[：:]\s*"),
+}
+"""What the template writes around a turn of each role."""
 
 
 class ChatGLM(LayoutSource):
@@ -20,7 +25,8 @@ class ChatGLM(LayoutSource):
 
     The prompt may be rounds written out, `[Round 0]\n问：…\n答：…\n[Round 1]\n问：…\n答：`, the last of which the
     response answers; so may a `text` that holds the whole dialogue, with the last answer. A history in ChatGLM3's form,
-    messages of `{role, content}`, is read too.
+    messages of `{role, content}`, is read too. Markers that stand at a turn already (`问：`, `答：`, `[Round 1]`) are
+    taken off, since the template writes them.
 
     Args:
         path: a file (.json, .jsonl, .csv or .parquet, plain or .gz), a folder of files, a list of these, or files per
@@ -57,14 +63,22 @@ class ChatGLM(LayoutSource):
             return
         prompt = text_of(fields, self.prompt_column)
         turns = _history(fields.get(self.history_column))
-        if _ROUND.match(prompt):
+        if _ROUND.match(prompt.lstrip()):
             written = _rounds(prompt)
             if written[-1].role == "assistant":
                 raise RecordError("the rounds of a prompt must end before the last answer, got that answer too.")
             turns += written
         else:
             turns.append(Message("user", prompt))
-        yield Demonstration(answered(turns, text_of(fields, self.response_column)))
+        turns.append(Message("assistant", text_of(fields, self.response_column)))
+        *before, last = map(_unmarked, turns)
+        yield Demonstration(answered(before, last.content))
+
+
+def _unmarked(turn: Message) -> Message:
+    """A turn without the markers that the template writes: they would stand there twice."""
+    markers = _MARKERS.get(turn.role)
+    return turn if markers is None else Message(turn.role, markers.sub("", turn.content))
 
 
 def _history(value: object) -> list[Message]:

@@ -26,6 +26,31 @@ ROWS = {
 }
 
 
+MARKED = {
+    "answer": {"prompt": ROUNDS, "response": "答：再见！"},
+    "question": {"prompt": "问：再见\n答：", "response": "再见！", "history": [["你好", "你好！"]]},
+    "history": {"prompt": "再见", "response": "再见！", "history": [["[Round 0]\n问：你好", "答:你好！"]]},
+    "all, and blanks": {
+        "prompt": " \n问: 再见\n\n答：\n",
+        "response": "\n答： 再见！",
+        "history": [["问：你好", "答：你好！"]],
+    },
+    "blanks before the rounds": {"prompt": f" {ROUNDS}", "response": "再见！"},
+}
+
+
+@pytest.mark.parametrize("row", MARKED.values(), ids=MARKED)
+def test_markers_that_a_row_has_already_are_not_written_twice(load, learned, row):
+    (record,) = load("chatglm", [row])
+    assert record.messages == TURNS
+    assert learned(record, "chatglm") == ["你好！</s>", "再见！</s>"]
+
+
+def test_a_turn_without_markers_stays_as_it_is(load):
+    (record,) = load("chatglm", [{"prompt": " 什么是问：和答： ", "response": " 两个标记，如 问：\n"}])
+    assert [turn.content for turn in record.messages] == [" 什么是问：和答： ", " 两个标记，如 问：\n"]
+
+
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_every_answer_is_learned_however_the_rounds_are_written(load, learned, row):
     (record,) = load("chatglm", [row])
