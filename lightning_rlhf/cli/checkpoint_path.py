@@ -3,6 +3,7 @@
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
+from traceback import walk_tb
 
 from lightning_rlhf.checkpoints.run_directory import last_checkpoint
 from lightning_rlhf.cli.explain import near
@@ -10,6 +11,8 @@ from lightning_rlhf.errors import ConfigError
 
 __all__ = ["NO_FILE", "check_checkpoint", "refused_checkpoint"]
 
+_LOADING = "checkpoint_connector"
+"""The module of Lightning that loads checkpoints."""
 NO_FILE = ("last", "hpc", "best")
 """What Lightning takes for a word and not for a path."""
 _SHARDED = "meta.pt"
@@ -49,7 +52,9 @@ def check_checkpoint(ckpt_path: str | None, root: Path, *, is_fit: bool) -> None
 
 
 def refused_checkpoint(error: BaseException) -> str | None:
-    """Why a checkpoint could not be loaded, if that is what the error says."""
+    """Why a checkpoint could not be loaded, if it came up there: models are loaded elsewhere too, and fail alike."""
+    if not any(_LOADING in frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)):
+        return None
     text = str(error)
     if isinstance(error, UnpicklingError) or (isinstance(error, RuntimeError) and "PytorchStreamReader" in text):
         return text.strip().splitlines()[0]

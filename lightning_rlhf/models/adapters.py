@@ -1,4 +1,4 @@
-"""LoRA adapters (Hu et al. 2021) inside a transformers model: adding, switching, merging.
+"""LoRA adapters (Hu et al. 2021) inside a transformers model: adding, switching, storing.
 
 The layers are injected into the model, which keeps its class: it generates, shards and saves as without adapters.
 peft's own `set_adapter` freezes every adapter but the active one, without a word; the functions here keep all of them
@@ -8,9 +8,10 @@ trained.
 import hashlib
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lightning_rlhf.arguments import require_at_least, require_positive
 from lightning_rlhf.errors import ConfigError, ModelError
+from lightning_rlhf.models.adapter_targets import ALL_LINEAR, chosen_layers, excluded_layers, refused, targets_like
 
 if TYPE_CHECKING:  # it takes half a second to import, which only runs with adapters have to spend
     from peft import LoraConfig
@@ -29,19 +31,23 @@ __all__ = [
     "activate_adapter",
     "active_adapter",
     "adapter_config",
+    "adapter_of",
     "adapter_parameters",
     "adapter_state_dict",
     "add_adapter",
     "base_fingerprint",
     "load_adapter_state_dict",
-    "merged_state_dict",
+    "named_adapter_layers",
+    "named_tensors",
     "output_layer",
     "using_adapter",
     "without_adapters",
+    "without_advice",
 ]
 
 _FINGERPRINT = "_lightning_rlhf_base_fingerprint"
 _NUM_SAMPLED = 64
+_ADVICE = ("tie_word_embeddings=", "fan_in_fan_out is set", "_pattern keys did not match", "is_gradient_checkpointing")
 
 
 class LoRA:
@@ -50,7 +56,8 @@ class LoRA:
     Args:
         rank: rank of the updates.
         alpha: updates are scaled by alpha / rank.
-        target_modules: names of the layers that get an update, or all-linear for all but the output layer.
+        target_modules: names of the layers that get an update, or all-linear for all but the output layer; experts
+            count where peft knows how to train them. A string that is no name is a regular expression.
         dropout: dropout rate on the adapter's input; must be 0 for reward models and PPO.
     """
 
@@ -58,7 +65,7 @@ class LoRA:
         self,
         rank: int = 8,
         alpha: float = 16.0,
-        target_modules: str | list[str] = "all-linear",
+        target_modules: str | list[str] = ALL_LINEAR,
         dropout: float = 0.0,
     ) -> None:
         require_at_least(1, of="LoRA", rank=rank)
@@ -88,27 +95,21 @@ def add_adapter(
         The same model.
 
     Raises:
-        ConfigError: no layer of the model has one of the names in `target_modules`.
+        ConfigError: no layer of the model has one of the names in `target_modules`, or peft cannot train it.
     """
     from peft import inject_adapter_in_model
 
     if getattr(model, _FINGERPRINT, None) is None:
         setattr(model, _FINGERPRINT, base_fingerprint(model))
     before = cast("dict[str, LoraConfig]", model.__dict__.pop("peft_config", {}))
-    config = _lora_config(model, settings)
-    with torch.random.fork_rng(devices=[]):
+    config = _lora_config(model, settings, next(iter(before.values()), None))
+    with torch.random.fork_rng(devices=[]), without_advice():
         torch.manual_seed(seed)
         try:
             inject_adapter_in_model(config, model, name)
         except ValueError as error:
             model.__dict__["peft_config"] = before
-            if "arget modules" not in str(error):
-                raise
-            layers = sorted({key.rpartition(".")[2] for key, module in model.named_modules() if _is_linear(module)})
-            raise ConfigError(
-                f"target_modules of LoRA must name layers of {type(model).__name__}, got {config.target_modules!r}. "
-                f"Its linear layers are {', '.join(layers)}."
-            ) from None
+            raise refused(model, config, error) from error
     model.__dict__["peft_config"] = {**before, name: config}
     activate_adapter(model, name)
     return model
@@ -142,7 +143,7 @@ def activate_adapter(model: nn.Module, name: str) -> None:
     for layer in _adapter_layers(model):
         layer.set_adapter(name)
     for key, parameter in model.named_parameters():
-        if _adapter_of(key) is not None:
+        if adapter_of(key) is not None:
             parameter.requires_grad_(True)
 
 
@@ -160,7 +161,7 @@ def adapter_config(model: PreTrainedModel, name: str) -> "LoraConfig":
 
 def adapter_parameters(model: nn.Module, name: str) -> list[nn.Parameter]:
     """The weights of one adapter."""
-    return [parameter for key, parameter in model.named_parameters() if _adapter_of(key) == name]
+    return [parameter for key, parameter in model.named_parameters() if adapter_of(key) == name]
 
 
 @contextmanager
@@ -194,25 +195,6 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def merged_state_dict(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The weights with the active adapter added in, under the names of the model without adapters.
-
-    The model itself is not touched: adding and subtracting an update would leave rounding errors in training.
-    """
-    name = active_adapter(model)
-    layers = dict(_named_layers(model))
-    merged: dict[str, Tensor] = {}
-    for key, tensor in _tensors(model):
-        if _adapter_of(key) is not None:
-            continue
-        owner, _, leaf = key.rpartition(".base_layer.")
-        if owner in layers and leaf == "weight" and name is not None:
-            delta = cast(Any, layers[owner]).get_delta_weight(name)
-            tensor = (tensor.float() + delta.float()).to(tensor.dtype)
-        merged[key.replace(".base_layer.", ".")] = tensor
-    return merged
-
-
 def adapter_state_dict(model: PreTrainedModel, name: str) -> dict[str, Tensor]:
     """One adapter's weights under peft's names of files: `base_model.model.<layer>.lora_A.weight`.
 
@@ -220,9 +202,9 @@ def adapter_state_dict(model: PreTrainedModel, name: str) -> dict[str, Tensor]:
     """
     prefix = "" if model.base_model is not model else f"{model.base_model_prefix}."
     return {
-        f"base_model.model.{prefix}{key.replace(f'.{name}.', '.')}": tensor
-        for key, tensor in _tensors(model)
-        if _adapter_of(key) == name
+        f"base_model.model.{prefix}{_without_adapter_name(key, name)}": tensor
+        for key, tensor in named_tensors(model)
+        if adapter_of(key) == name
     }
 
 
@@ -232,7 +214,7 @@ def load_adapter_state_dict(model: PreTrainedModel, name: str, tensors: Mapping[
     Raises:
         ModelError: the tensors are not those of this adapter on this model.
     """
-    own = {key: parameter for key, parameter in model.named_parameters() if _adapter_of(key) == name}
+    own = {key: parameter for key, parameter in model.named_parameters() if adapter_of(key) == name}
     wanted = dict(zip(adapter_state_dict(model, name), own.values(), strict=True))
     if wanted.keys() != tensors.keys() or any(wanted[key].shape != tensors[key].shape for key in wanted):
         raise ModelError(f"the tensors of adapter {name!r} must fit the layers of {type(model).__name__}, got others.")
@@ -241,45 +223,60 @@ def load_adapter_state_dict(model: PreTrainedModel, name: str, tensors: Mapping[
             parameter.copy_(tensors[key])
 
 
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What `state_dict` holds, read from the modules: under FSDP2 its hook would shard gathered weights again."""
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What `state_dict` holds, read from the modules: under FSDP2 its hook would shard gathered weights again.
+
+    What stands under several names is one object.
+    """
+    detached: dict[int, Tensor] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         dot = f"{prefix}." if prefix else ""
         for name, parameter in module.named_parameters(recurse=False):
-            yield dot + name, parameter.detach()
+            yield dot + name, detached.setdefault(id(parameter), parameter.detach())
         for name, buffer in module.named_buffers(recurse=False):
             if name not in module._non_persistent_buffers_set:
                 yield dot + name, buffer
 
 
-def _lora_config(model: PreTrainedModel, settings: "LoRA | LoraConfig") -> "LoraConfig":
+def _lora_config(model: PreTrainedModel, settings: "LoRA | LoraConfig", first: "LoraConfig | None") -> "LoraConfig":
+    """Settings as peft wants them; `first` are those of an adapter that the model has."""
     from peft import LoraConfig
 
     if isinstance(settings, LoraConfig):
         return settings
-    # peft warns about Conv1D, GPT-2's transposed linear layer, unless it is told
-    transposed = any(isinstance(_unwrapped(module), Conv1D) for module in model.modules())
-    existing = [layer for layer, _ in _named_layers(model)]
-    targets: str | list[str] = settings.target_modules
-    if targets == "all-linear" and existing:
-        targets = existing
-    return LoraConfig(
+    targets = chosen_layers(settings.target_modules)
+    is_everything = targets == ALL_LINEAR
+    config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]
         target_modules=targets,
+        exclude_modules=excluded_layers(model) if is_everything and first is None else None,
         lora_dropout=settings.dropout,
-        fan_in_fan_out=transposed,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         base_model_name_or_path=model.name_or_path or None,
         task_type="CAUSAL_LM" if output_layer(model) is not None else None,
     )
+    if is_everything and first is not None:
+        targets_like(first, config)
+    return config
 
 
-def _named_layers(model: nn.Module) -> "list[tuple[str, BaseTunerLayer]]":
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Keeps back what peft advises about what is taken care of here: tied and transposed layers, its own patterns."""
+    with warnings.catch_warnings():
+        for text in _ADVICE:
+            warnings.filterwarnings("ignore", message=f".*{text}")
+        yield
+
+
+def named_adapter_layers(model: nn.Module) -> "list[tuple[str, BaseTunerLayer]]":
+    """The layers that adapters are on; of a module several of whose tensors have one, a layer around a layer."""
     return [(name, module) for name, module in model.named_modules() if _is_adapted(module)]
 
 
 def _adapter_layers(model: nn.Module) -> "list[BaseTunerLayer]":
-    return [layer for _, layer in _named_layers(model)]
+    return [layer for _, layer in named_adapter_layers(model)]
 
 
 def _is_adapted(module: nn.Module) -> "TypeGuard[BaseTunerLayer]":
@@ -287,15 +284,12 @@ def _is_adapted(module: nn.Module) -> "TypeGuard[BaseTunerLayer]":
     return tuners is not None and isinstance(module, tuners.BaseTunerLayer)
 
 
-def _adapter_of(key: str) -> str | None:
+def _without_adapter_name(key: str, name: str) -> str:
+    """A linear layer's `lora_A.<name>.weight` and an embedding's `lora_embedding_A.<name>` as files call them."""
+    return re.sub(rf"(\.lora_(?:embedding_)?[AB])\.{re.escape(name)}(?=\.|$)", r"\1", key)
+
+
+def adapter_of(key: str) -> str | None:
     """The adapter that a parameter belongs to; None: to the model below."""
     match = re.search(r"\.lora_(?:A|B)\.([^.]+)\.|\.lora_embedding_(?:A|B)\.([^.]+)$", key)
     return None if match is None else match[1] or match[2]
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear | Conv1D)
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    return module.get_base_layer() if _is_adapted(module) else module

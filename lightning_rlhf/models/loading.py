@@ -1,7 +1,6 @@
 """Where a language model comes from: a component, a path or a hub id."""
 
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,8 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from lightning_rlhf.errors import LightningRLHFError, ModelError, PluginError
 from lightning_rlhf.models.activations import fuse_activations
-from lightning_rlhf.models.adapters import output_layer
+from lightning_rlhf.models.adapters import output_layer, without_advice
+from lightning_rlhf.models.merging import separate_shared_tensors, tie_equal_tensors
 from lightning_rlhf.models.model_files import HOW_TO_CONVERT, read_adapter_config, read_config, require_safe_adapter
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_recorded_template
 from lightning_rlhf.models.tokenizers import end_with_a_token
@@ -219,24 +219,39 @@ def _load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def _load_adapter(name: str, config_file: str, *, trust_remote_code: bool) -> LoadedModel:
-    from peft import PeftModel
-
-    base = read_adapter_config(name, config_file).get("base_model_name_or_path")
+    settings = read_adapter_config(name, config_file)
+    base = settings.get("base_model_name_or_path")
     if not base:
         raise ModelError(f"the adapter in {name!r} must name its base model, got none. Add base_model_name_or_path.")
     require_safe_adapter(name)
     below = load_base(base, trust_remote_code=trust_remote_code)
-    with warnings.catch_warnings():
-        # peft asks transformers for a property that transformers renamed
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        adapted = PeftModel.from_pretrained(below.model, name, torch_device="cpu")
-    model = adapted.merge_and_unload()
-    model.__dict__.pop("peft_config", None)
+    model = _merged(below.model, name, settings.get("layer_replication"))
     tokenizer = below.tokenizer
     if _has_tokenizer(name):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     template = read_recorded_template(name) or below.template
     return LoadedModel(_prepared(model, tokenizer, name), tokenizer, name, template)
+
+
+def _merged(base: PreTrainedModel, name: str, replication: list[tuple[int, int]] | None) -> PreTrainedModel:
+    """The model that an adapter makes of its base, which is taken over."""
+    from peft import PeftModel
+
+    num_layers = getattr(base.config, "num_hidden_layers", None)
+    with without_advice():
+        adapted = PeftModel.from_pretrained(base, name, torch_device="cpu")
+        ties = getattr(base.config, "tie_word_embeddings", False)
+        separate_shared_tensors(base)
+        model: PreTrainedModel = adapted.merge_and_unload()
+    model.__dict__.pop("peft_config", None)
+    if replication:
+        order = [layer for start, end in replication for layer in range(start, end)]
+        for setting, value in vars(model.config).items():  # such as each layer's kind of attention
+            if isinstance(value, list) and len(value) == num_layers:
+                setattr(model.config, setting, [value[layer] for layer in order])
+    model.config.tie_word_embeddings = ties  # peft has put it to what it is of tensors that are not one, equal or not
+    tie_equal_tensors(model)
+    return model
 
 
 def _has_tokenizer(name: str) -> bool:

@@ -19,14 +19,19 @@ from lightning_rlhf.models.adapters import (
     adapter_config,
     adapter_state_dict,
     base_fingerprint,
-    merged_state_dict,
 )
 from lightning_rlhf.models.language_model import LanguageModel
+from lightning_rlhf.models.merging import merged_state_dict, require_savable, whole_model
 from lightning_rlhf.models.recorded_template import METADATA_FILE, RecordedTemplate
 from lightning_rlhf.models.scalar_model import ADAPTER_FOLDER, ScalarModel, sequence_classification_shell
 from lightning_rlhf.models.tokenizers import scoring_pad_id, stop_ids
 
-__all__ = ["save_language_model", "save_reward_model"]
+__all__ = [
+    "require_savable_language_model",
+    "require_savable_reward_model",
+    "save_language_model",
+    "save_reward_model",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -59,11 +64,30 @@ def save_language_model(
         if adapter is not None and not merge_adapters:
             _save_adapter(transformer, adapter, folder, _reloadable(transformer.name_or_path or ""))
         else:
-            saved = _filled(type(transformer), transformer.config, merged_state_dict(transformer))
+            saved = _merged(transformer)
             saved.generation_config = _generation_config(tokenizer, template_record)
             saved.save_pretrained(folder)
         _templated(tokenizer, template_record).save_pretrained(folder)
         _write_json(folder / METADATA_FILE, metadata)
+
+
+def require_savable_language_model(model: PreTrainedModel) -> None:
+    """Tries `save_language_model` without writing anything.
+
+    Raises:
+        ModelError: it would fail.
+    """
+    require_savable(_merged(model, shapes_only=True))
+
+
+def require_savable_reward_model(model: ScalarModel) -> None:
+    """Tries `save_reward_model` without writing anything.
+
+    Raises:
+        ModelError: it would fail.
+    """
+    tensors = merged_state_dict(model.backbone, shapes_only=True)
+    require_savable(_scoring_model(model.backbone.config, tensors, model.head))
 
 
 def save_reward_model(
@@ -106,22 +130,17 @@ def save_reward_model(
         _write_json(folder / METADATA_FILE, metadata)
 
 
+def _merged(model: PreTrainedModel, *, shapes_only: bool = False) -> PreTrainedModel:
+    return whole_model(type(model), model.config, merged_state_dict(model, shapes_only=shapes_only))
+
+
 def _scoring_model(config: PreTrainedConfig, backbone: Mapping[str, Tensor], head: nn.Linear) -> PreTrainedModel:
     shell = sequence_classification_shell(config)
     tensors = {f"{shell.base_model_prefix}.{key}": tensor for key, tensor in backbone.items()}
     tensors["score.weight"] = head.weight.detach()
     if cast(nn.Linear, shell.score).bias is not None:
         tensors["score.bias"] = torch.zeros_like(head.bias)  # the bias is in score_offset
-    return _filled(type(shell), shell.config, tensors)
-
-
-def _filled(kind: type[PreTrainedModel], config: PreTrainedConfig, tensors: Mapping[str, Tensor]) -> PreTrainedModel:
-    """A model of transformers around weights, without copying them: it knows how to write itself."""
-    with torch.device("meta"):
-        model = kind(copy.deepcopy(config))
-    model.load_state_dict(dict(tensors), assign=True)
-    model.tie_weights()
-    return model
+    return whole_model(type(shell), shell.config, tensors)
 
 
 def _save_adapter(model: PreTrainedModel, name: str, folder: Path, base_name: str | None) -> None:

@@ -25,6 +25,7 @@ from lightning_rlhf.models import (
     disable_dropout,
     enable_gradient_checkpointing,
     load_base,
+    require_savable_reward_model,
     save_reward_model,
 )
 from lightning_rlhf.modules.base import RLHFModule
@@ -130,6 +131,10 @@ class RewardModule(RLHFModule):
         """Writes `model/` for AutoModelForSequenceClassification."""
         record = self.template_record
         save_reward_model(self.model, self.tokenizer, path, record, base_name=self.base_name, plugins=self.plugins)
+
+    def require_savable(self) -> None:
+        """Tries to merge and convert the backbone."""
+        require_savable_reward_model(self.model)
 
     # Training
 

@@ -21,6 +21,7 @@ from lightning_rlhf.models import (
     enable_gradient_checkpointing,
     load_base,
     require_packing,
+    require_savable_language_model,
     save_language_model,
 )
 from lightning_rlhf.modules.base import RLHFModule
@@ -123,6 +124,10 @@ class SFTModule(RLHFModule):
             merge_adapters=self.merge_adapter,
             plugins=self.plugins,
         )
+
+    def require_savable(self) -> None:
+        """Tries to merge and convert the language model."""
+        require_savable_language_model(self.model.model)
 
     def setup(self, stage: str) -> None:
         """Refuses to pack for a model that would mix the documents.

@@ -213,6 +213,8 @@ class _CachedSteps:
         self._longest = prompt_ids.shape[1] + max_response_length
         accepted = inspect.signature(wrapped_model(model).forward).parameters
         self._takes_positions = "position_ids" in accepted
+        # state-space models keep states, no keys and values, and call them otherwise
+        self._keeps_states = "past_key_values" not in accepted and "cache_params" in accepted
         # of the prompt only the last position is projected to the vocabulary
         self._narrowed: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
@@ -235,15 +237,18 @@ class _CachedSteps:
         return logits
 
     def _next_logits(self, tokens: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        if self._keeps_states:
+            mask = mask[:, -tokens.shape[1] :]  # of what is passed alone: what came before is in the states
+        cache_name = "cache_params" if self._keeps_states else "past_key_values"
         output = self._model(
             input_ids=tokens,
             attention_mask=mask,
-            past_key_values=self._cache,
             use_cache=True,
+            **{cache_name: self._cache},
             **({"position_ids": positions} if self._takes_positions else {}),
             **self._narrowed,
         )
-        self._cache = getattr(output, "past_key_values", None)
+        self._cache = getattr(output, cache_name, None)
         if not hasattr(self._cache, "reorder_cache"):
             raise ModelError(
                 f"{type(wrapped_model(self._model)).__name__} must return a key-value cache of transformers, "

@@ -16,8 +16,14 @@ from transformers import (
     Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    PhimoeConfig,
+    PhimoeForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -110,6 +116,24 @@ def _gpt_oss(attention: str) -> PreTrainedModel:
     return GptOssForCausalLM._from_config(config, attn_implementation="eager")
 
 
+def _mixtral(attention: str) -> PreTrainedModel:
+    """Experts, all in one tensor per layer, and routers that are no linear layers."""
+    config = MixtralConfig(intermediate_size=48, num_key_value_heads=1, num_local_experts=4, **SIZES, **IDS)
+    return MixtralForCausalLM._from_config(config, attn_implementation=attention)
+
+
+def _phimoe(attention: str) -> PreTrainedModel:
+    """Experts, and routers that are linear layers by class and return tuples."""
+    config = PhimoeConfig(intermediate_size=48, num_key_value_heads=1, num_local_experts=4, **SIZES, **IDS)
+    return PhimoeForCausalLM._from_config(config, attn_implementation=attention)
+
+
+def _mamba(attention: str) -> PreTrainedModel:
+    """States in place of attention, and layers whose weights are read without calling them."""
+    sizes = {name: SIZES[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers")}
+    return MambaForCausalLM._from_config(MambaConfig(state_size=4, **sizes, **IDS))
+
+
 MAKERS = {
     "gpt2": _gpt2,
     "llama": _llama,
@@ -119,6 +143,9 @@ MAKERS = {
     "qwen2": _qwen2,
     "lfm2": _lfm2,
     "gpt_oss": _gpt_oss,
+    "mixtral": _mixtral,
+    "phimoe": _phimoe,
+    "mamba": _mamba,
 }
 
 

@@ -26,7 +26,7 @@ def disturb(model, seed=0):
             parameter.data.normal_(0.0, 0.2, generator=generator)
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama", "neox", "opt", "gemma2"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "neox", "opt", "gemma2", "mixtral", "phimoe"])
 class TestAdding:
     def test_a_new_adapter_changes_nothing_and_freezes_the_rest(self, architecture, tiny, make_tokens, rows):
         model, tokens = tiny(architecture), make_tokens(rows)
@@ -76,11 +76,14 @@ def test_switching_freezes_no_adapter(tiny):
     assert all(parameter.requires_grad for parameter in adapter_parameters(model, "value"))
 
 
-def test_two_adapters_have_the_same_layers(tiny):
-    model = tiny("gpt2")
+@pytest.mark.parametrize("architecture", ["gpt2", "mixtral"])
+def test_two_adapters_have_the_same_layers(tiny, architecture):
+    model = tiny(architecture)
     add_adapter(model, LoRA(), name="policy")
     add_adapter(model, LoRA(), name="value")
-    assert adapter_state_dict(model, "policy").keys() == adapter_state_dict(model, "value").keys()
+    policy, value = (adapter_state_dict(model, name) for name in ("policy", "value"))
+    assert policy.keys() == value.keys()
+    assert all(tensor.shape == value[key].shape for key, tensor in policy.items())
 
 
 def test_an_adapter_moves_from_a_headless_backbone_to_a_language_model(tiny, make_tokens, rows):
@@ -122,6 +125,33 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone(tiny):
 def merged_state(tiny, seed):
     model = add_adapter(tiny("llama"), LoRA(), seed=seed)
     return torch.cat([parameter.detach().flatten() for parameter in adapter_parameters(model, "default")])
+
+
+def test_a_layer_may_be_named_without_a_list(tiny):
+    model = add_adapter(tiny("llama"), LoRA(target_modules="q_proj, v_proj"))
+    found = {key.split(".")[-3] for key in adapter_state_dict(model, "default")}
+    assert found == {"q_proj", "v_proj"}
+
+
+def test_a_string_that_is_no_name_is_a_regular_expression(tiny):
+    model = add_adapter(tiny("llama"), LoRA(target_modules=r".*\.0\..*q_proj"))
+    assert len(adapter_state_dict(model, "default")) == 2
+    with pytest.raises(ConfigError, match="regular expression that matches whole names"):
+        add_adapter(tiny("llama"), LoRA(target_modules="(q|k)_proj"))
+
+
+def test_all_linear_leaves_out_what_an_adapter_would_not_train(tiny):
+    model = add_adapter(tiny("mamba"), LoRA())
+    assert {key.split(".")[-3] for key in adapter_state_dict(model, "default")} == {"in_proj"}
+    model = add_adapter(tiny("phimoe"), LoRA())
+    assert not any("router" in key for key in adapter_state_dict(model, "default"))
+
+
+def test_what_peft_refuses_is_one_message(tiny):
+    with pytest.raises(ConfigError, match=r"layers of MambaForCausalLM that peft can train, got \['out_proj'\]"):
+        add_adapter(tiny("mamba"), LoRA(target_modules=["out_proj"]))
+    with pytest.raises(ConfigError, match="lora_dropout"):
+        add_adapter(tiny("mixtral"), LoRA(dropout=0.1))
 
 
 def test_unknown_layers_are_refused_with_those_that_exist(tiny):

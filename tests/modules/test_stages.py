@@ -2,9 +2,20 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    MixtralConfig,
+    PhimoeConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+)
 
+from lightning_rlhf.builtins.models import TinyModel
+from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.models import LoRA
+from lightning_rlhf.plugin_system.interfaces import ModelSource
 
 LOADERS = {
     "sft": AutoModelForCausalLM,
@@ -33,6 +44,47 @@ def test_a_stage_trains_and_leaves_a_model_that_transformers_loads(kit, tmp_path
     assert not info["unexpected_keys"]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert model(**tokenizer("say", return_tensors="pt", return_token_type_ids=False)).logits.isfinite().all()
+
+
+class Architecture(ModelSource):
+    """Random weights of an architecture, with the tiny model's tokenizer."""
+
+    def __init__(self, config: type[PreTrainedConfig], **options: object) -> None:
+        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+        self.config = config(vocab_size=300, num_attention_heads=2, num_key_value_heads=1, **sizes, **options)
+
+    def load(self):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(self.config), TinyModel().load()[1]
+
+
+ADAPTED = {
+    "tied embeddings": (Qwen2Config, {"tie_word_embeddings": True}, ["q_proj", "embed_tokens"]),
+    "experts": (MixtralConfig, {"num_local_experts": 2}, "all-linear"),
+}
+
+
+@pytest.mark.parametrize("merge", [True, False], ids=["merged", "alone"])
+@pytest.mark.parametrize("case", list(ADAPTED))
+def test_the_model_has_the_loss_that_its_run_ended_with(kit, tmp_path, case, merge):
+    config, options, layers = ADAPTED[case]
+    kit.fit(kit.sft(base=Architecture(config, **options)), tmp_path / "base", limit_val_batches=0)
+    adapter = LoRA(rank=4, target_modules=layers)
+    run = kit.sft(base=str(tmp_path / "base" / "model"), adapter=adapter, learning_rate=0.05, merge_adapter=merge)
+    ended = kit.fit(run, tmp_path / "run", max_epochs=2).callback_metrics["val/loss"]
+    run = kit.sft(base=str(tmp_path / "run" / "model"))
+    (metrics,) = kit.trainer(tmp_path).validate(*run, verbose=False)
+    assert metrics["val/loss"] == pytest.approx(float(ended), abs=1e-5)
+
+
+@pytest.mark.parametrize("stage", list(LOADERS))
+def test_layers_that_cannot_be_trained_are_refused_before_the_first_step(kit, tmp_path, stage):
+    base = Architecture(PhimoeConfig, num_local_experts=2)
+    module, data = kit.stage(stage, base=base, adapter=LoRA(target_modules=["router"]))
+    trainer = kit.trainer(tmp_path)
+    with pytest.raises(ConfigError, match=r"Leave out router\."):
+        trainer.fit(module, data)
+    assert trainer.global_step == 0
 
 
 def test_three_stages_build_on_each_other(kit, tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import Lfm2Config, Lfm2ForCausalLM
+from transformers import Lfm2Config, Lfm2ForCausalLM, MambaConfig, MambaForCausalLM
 
 from lightning_rlhf.errors import ConfigError, DivergenceError, ModelError
 from lightning_rlhf.functional import position_ids
@@ -103,10 +103,20 @@ def test_samples_do_not_depend_on_when_finished_rows_leave(model, prompts, monke
 
 
 def test_every_step_sees_the_logits_of_a_full_forward_pass(model, prompts, monkeypatch):
+    sampled = check_every_step(model, prompts, monkeypatch)
+    assert sampled.completion_mask.sum(-1).unique().numel() > 2
+
+
+def test_so_does_every_step_of_a_model_that_keeps_states_instead_of_keys_and_values(prompts, monkeypatch):
+    torch.manual_seed(0)
+    config = MambaConfig(vocab_size=12, hidden_size=16, num_hidden_layers=2, state_size=4, initializer_range=0.4)
+    check_every_step(MambaForCausalLM(config).eval(), prompts, monkeypatch)
+
+
+def check_every_step(model, prompts, monkeypatch):
     monkeypatch.setattr(sampling, "_COMPACT_SHARE", 0.0)  # every row stays, so that steps and rows can be compared
     recorder = Recorder(model)
     sampled = sample(recorder, prompts, list(range(6)), padding=2, length=20, stop_ids=(1, 4, 9))
-    assert sampled.completion_mask.sum(-1).unique().numel() > 2
     for row in range(6):
         prompt = prompts.prompt_ids[row][prompts.prompt_mask[row]]
         response = sampled.response_ids[row][sampled.completion_mask[row]]
@@ -114,6 +124,7 @@ def test_every_step_sees_the_logits_of_a_full_forward_pass(model, prompts, monke
             full = model(input_ids=torch.cat([prompt, response])[None]).logits[0]
         for step in range(len(response)):
             torch.testing.assert_close(recorder.steps[step][row], full[len(prompt) - 1 + step], atol=1e-5, rtol=0)
+    return sampled
 
 
 def test_steps_of_a_compacted_batch_see_the_logits_of_a_full_forward_pass(model, prompts, monkeypatch):
