@@ -1,6 +1,7 @@
 """The config of a run, written into its root once it is sure that the run goes there."""
 
 import sys
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning_rlhf.checkpoints.run_directory import CONFIG_FILE
 from lightning_rlhf.cli.config_differences import config_differences
 from lightning_rlhf.cli.parser import header
+from lightning_rlhf.cli.resumed_config import CONFIG_IN_CHECKPOINT
 from lightning_rlhf.files import written_beside
 
 __all__ = ["ConfigFile"]
 
-_IN_CHECKPOINT = "lightning_rlhf_config"
 _NOT_SAVED = ("config", "overwrite")  # they belong to one call: a saved `overwrite` would remove a run by itself
 
 
@@ -38,10 +39,12 @@ class ConfigFile(SaveConfigCallback):
         config: Any,
         config_filename: str = CONFIG_FILE,
         resumes: bool = False,
+        given: Collection[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(parser, config, config_filename, overwrite=True, save_to_log_dir=False, **kwargs)
         self._resumes = resumes
+        self._given = given
         self._first_step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -88,13 +91,17 @@ class ConfigFile(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the config with the state that it led to."""
-        checkpoint[_IN_CHECKPOINT] = self._text
+        checkpoint[CONFIG_IN_CHECKPOINT] = self._text
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Say how the run that goes on differs from the one that was cut off."""
-        if trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero or _IN_CHECKPOINT not in checkpoint:
+        if (
+            trainer.state.fn != TrainerFn.FITTING
+            or not trainer.is_global_zero
+            or CONFIG_IN_CHECKPOINT not in checkpoint
+        ):
             return
-        differences = config_differences(checkpoint[_IN_CHECKPOINT], self._text)
+        differences = config_differences(checkpoint[CONFIG_IN_CHECKPOINT], self._text, self._given)
         if differences:
             lines = "\n  ".join(["the config differs from the one that the checkpoint was trained with:", *differences])
             print(f"lightning-rlhf: {lines}", file=sys.stderr)

@@ -1,29 +1,32 @@
 """How the config of a run that is resumed differs from the one that it began with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import yaml
 
+from lightning_rlhf.cli.resumed_config import OF_ONE_CALL
+
 __all__ = ["config_differences"]
 
-_OF_ONE_CALL = ("ckpt_path", "config", "overwrite", "trainer.default_root_dir", "weights_only")
-"""What says how a run is started, not what it does."""
 
-
-def config_differences(before: str, now: str) -> list[str]:
+def config_differences(before: str, now: str, given: Collection[str] | None = None) -> list[str]:
     """One line per argument whose value differs.
 
     Args:
         before: the earlier config, as YAML.
         now: the config of this call.
+        given: dotted names of the arguments that this call gives: one that it leaves out and that an earlier version
+            did not have is no difference; None: all.
 
     >>> config_differences("model: {rate: 1, depth: 2}", "model: {rate: 3, depth: 2}")
     ['model.rate: 1 -> 3']
     """
     old, new = (dict(_leaves(yaml.safe_load(text) or {})) for text in (before, now))
     names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    return [f"{name}: {_shown(old, name)} -> {_shown(new, name)}" for name in names if name not in _OF_ONE_CALL]
+    if given is not None:
+        names = [name for name in names if name in old or name in given or _stood_above(name, old)]
+    return [f"{name}: {_shown(old, name)} -> {_shown(new, name)}" for name in names if name not in OF_ONE_CALL]
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -34,6 +37,12 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, member in members.items():
         yield from _leaves(member, f"{name}.{key}" if name else str(key))
+
+
+def _stood_above(name: str, leaves: Mapping[str, Any]) -> bool:
+    """Whether something else, such as null, stood where the argument now is a part of a component."""
+    above = name.split(".")[:-1]
+    return any(".".join(above[:length]) in leaves for length in range(1, len(above) + 1))
 
 
 def _shown(leaves: Mapping[str, Any], name: str) -> str:

@@ -41,6 +41,7 @@ from lightning_rlhf.cli.explain import Explainer, without_wrapping
 from lightning_rlhf.cli.help_text import reworded
 from lightning_rlhf.cli.loggers import default_loggers
 from lightning_rlhf.cli.parser import Parser, ReportedError, header
+from lightning_rlhf.cli.resumed_config import argument_names, filled_in, plain_config, saved_config
 from lightning_rlhf.errors import ConfigError, ModelError
 
 __all__ = ["RLHFCLI", "base_classes"]
@@ -81,6 +82,7 @@ class RLHFCLI(LightningCLI):
         self._here = here or Path.cwd()
         self._predictions = PredictionWriter()
         self._command = argv[0] if argv else None
+        self._given: set[str] | None = None
         model_class, data_class = base_classes()
         lines = header()
         parser_kwargs: dict[str, Any] = {"prog": "lightning-rlhf", "allow_abbrev": False, "dump_header": lines}
@@ -140,6 +142,7 @@ class RLHFCLI(LightningCLI):
         Raises:
             ConfigError: something is.
         """
+        self._words = args
         try:
             self.config = parser.parse_args(args)
         except ReportedError as report:
@@ -157,7 +160,22 @@ class RLHFCLI(LightningCLI):
         return Explainer(subcommand, types, [word[2:] for word in words if word.startswith("--")], _files(args))
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: the base class would put the checkpoint's arguments over those that the user gave."""
+        """Leave what a resuming call does not say as the run has it.
+
+        The base class would put the checkpoint's arguments over those that the user gave.
+        """
+        name = str(self.config.subcommand)
+        checkpoint = _resumed_checkpoint(self.config[name], self._here) if name == "fit" else None
+        before = {} if checkpoint is None else saved_config(checkpoint)
+        if not before:
+            return
+        parser, read = self._parser(name), self.config[name]
+        given = plain_config(parser, self.parser.parse_args(self._words, defaults=False)[name])
+        self._given = set(argument_names(given))
+        filled = filled_in(given, plain_config(parser, read), before)
+        if filled is not None:
+            self.config[name] = parser.parse_object(filled)
+            self.config[name].config = read.get("config")
 
     def _set_seed(self) -> None:
         try:
@@ -176,6 +194,7 @@ class RLHFCLI(LightningCLI):
         self.save_config_kwargs = {
             "config_filename": CONFIG_FILE if is_fit else f"config-{self.subcommand}.yaml",
             "resumes": self._directory.resumes,
+            "given": self._given,
         }
         with self._nothing_left_behind():
             if is_fit and not config.trainer.fast_dev_run and _is_first_process():
@@ -356,6 +375,14 @@ class RLHFCLI(LightningCLI):
             with (self.directory.path / self._predictions.file).open("rb") as lines:  # another process may have written
                 number = sum(1 for _ in lines)
             print(f"{number} predictions are in {self.directory.shown / self._predictions.file}")
+
+
+def _resumed_checkpoint(config: Any, here: Path) -> Path | None:
+    """The checkpoint that a `fit` goes on from, as far as it can be told before the run's directory is chosen."""
+    if config.ckpt_path != "last":
+        return Path(config.ckpt_path) if config.ckpt_path and Path(config.ckpt_path).exists() else None
+    root = inherited() or config.trainer.default_root_dir
+    return None if root is None else last_checkpoint(here / root)
 
 
 def _is_lightnings_refusal(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ Neither side holds more than a few batches, however many rows there are. Every b
 rows, so that a row's place follows from its position alone.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,26 +22,42 @@ _OPENED_BATCHES = 1024
 """How many are kept open: their descriptions, the rows stay in the file."""
 
 
-def write_arrow_file(path: Path, features: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> None:
+def write_arrow_file(
+    path: Path, features: Mapping[str, str], rows: Iterable[Mapping[str, Any]], *, without: Sequence[str] = ()
+) -> str:
     """Writes the rows as they come.
 
     Args:
         path: of the file.
         features: the type of each column as Arrow names it (`int32`, `string`), with `[]` for a list of them.
         rows: mappings of every column to a value.
+        without: columns that the fingerprint leaves out.
+
+    Returns:
+        A fingerprint of what the rows hold, and of their order.
     """
     import pyarrow as pa  # type: ignore[import-untyped]
 
     schema = pa.schema([(name, _arrow_type(kind)) for name, kind in features.items()])
+    digest = hashlib.blake2b(repr(sorted(features.items())).encode(), digest_size=16)
+
+    def write(batch: Sequence[Mapping[str, Any]]) -> None:
+        made = _record_batch(batch, schema)
+        writer.write_batch(made)
+        for name, column in zip(made.schema.names, made.columns, strict=True):
+            if name not in without:
+                _add_to(digest, column)
+
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         batch: list[Mapping[str, Any]] = []
         for row in rows:
             batch.append(row)
             if len(batch) == _ROWS_PER_BATCH:
-                writer.write_batch(_record_batch(batch, schema))
+                write(batch)
                 batch = []
         if batch:
-            writer.write_batch(_record_batch(batch, schema))
+            write(batch)
+    return digest.hexdigest()
 
 
 class ArrowFile:
@@ -91,6 +108,21 @@ def _arrow_type(kind: str) -> Any:
     import pyarrow as pa
 
     return pa.list_(_arrow_type(kind.removesuffix("[]"))) if kind.endswith("[]") else pa.type_for_alias(kind)
+
+
+def _add_to(digest: "hashlib.blake2b", column: Any) -> None:
+    """Adds the values of a column that was just made: its buffers begin at its first row."""
+    import pyarrow as pa
+
+    if pa.types.is_list(column.type):
+        digest.update(column.offsets.to_numpy().tobytes())
+        _add_to(digest, column.values)
+    elif pa.types.is_string(column.type):
+        _, offsets, text = column.buffers()
+        digest.update(memoryview(offsets)[: 4 * (len(column) + 1)])
+        digest.update(memoryview(text or b"")[: int(np.frombuffer(offsets, np.int32)[len(column)])])
+    else:
+        digest.update(column.to_numpy(zero_copy_only=False).tobytes())
 
 
 def _record_batch(rows: Sequence[Mapping[str, Any]], schema: Any) -> Any:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
+from lightning_rlhf.checkpoints.changed_arguments import require_unchanged
 from lightning_rlhf.data.sampling import EpochSampler
 from lightning_rlhf.data.storage import StoredRows
-from lightning_rlhf.errors import ConfigError
 
 __all__ = ["BatchLoader", "WindowLoader"]
 
@@ -55,6 +55,7 @@ class WindowLoader:
         count_names: columns of `rows` that are summed over a window.
         window: batches per optimizer step; asked anew at the start of each window.
         limit: batches per epoch at most (`limit_train_batches`); asked at the start of an epoch.
+        is_in_epoch: whether the run whose state is loaded stands within an epoch; default: as the position says.
         num_workers: processes that load ahead; 0 loads in this one.
     """
 
@@ -67,6 +68,7 @@ class WindowLoader:
         count_names: Sequence[str],
         window: Callable[[], int] = lambda: 1,
         limit: Callable[[], float] = lambda: float("inf"),
+        is_in_epoch: Callable[[], bool] | None = None,
         num_workers: int = 0,
     ) -> None:
         self.rows = rows
@@ -76,6 +78,7 @@ class WindowLoader:
         self._counts = {name: rows.counts(name) for name in count_names}
         self._window = window
         self._limit = limit
+        self._is_in_epoch = is_in_epoch
         self._num_workers = num_workers
         self._epoch = 0
         self._position = 0
@@ -107,24 +110,35 @@ class WindowLoader:
         """File and line of the rows of a batch of the current epoch."""
         return self.rows.places(next(self._sampler.batches(position, position + 1)))
 
-    def state_dict(self) -> dict[str, int]:
-        """Epoch and number of batches that were handed out in it; the same on every rank."""
-        return {"epoch": self._epoch, "position": self._position, "num_batches": len(self)}
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and number of batches that were handed out in it, and what their order follows from."""
+        return {"epoch": self._epoch, "position": self._position, "num_batches": len(self), "order": self._order()}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The next pass over this epoch begins where the saved one stopped.
 
         Raises:
-            ConfigError: the epoch was cut into another number of batches, so that the position means nothing.
+            ConfigError: the epoch was cut in another way or is one of other rows, so that the position means nothing.
         """
         unfinished = 0 < state["position"] < state["num_batches"]
-        if unfinished and state["num_batches"] != len(self):
-            raise ConfigError(
-                "a run that is resumed in mid-epoch must have the batches per epoch that it had "
-                f"({state['num_batches']}), got {len(self)}. Resume with the same data, batch_size and devices, "
-                "or from a checkpoint of an epoch's end."
+        if unfinished if self._is_in_epoch is None else self._is_in_epoch():
+            require_unchanged(
+                "a run that is resumed in the middle of an epoch",
+                {"batches per epoch": state["num_batches"], **state.get("order", {})},
+                {"batches per epoch": len(self), **self._order()},
+                "Resume with the same, or from a checkpoint of an epoch's end.",
             )
         self._epoch, self._position, self._restored = state["epoch"], state["position"], True
+
+    def _order(self) -> dict[str, Any]:
+        sampler = self._sampler
+        return {
+            "training rows": f"{len(self.rows)} of fingerprint {self.rows.fingerprint[:8]}",
+            "batch_size over all processes": sampler.batch_size * sampler.num_ranks,
+            "seed": sampler.seed,
+            "shuffled": sampler.shuffle,
+            "grouped by length": sampler.lengths is not None,
+        }
 
     def _window_counts(self, start: int, end: int) -> dict[str, torch.Tensor]:
         rows = self._sampler.global_rows(start, end)

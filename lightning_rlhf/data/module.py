@@ -12,6 +12,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_rlhf.arguments import require_at_least, require_one_of
+from lightning_rlhf.checkpoints.changed_arguments import is_in_epoch
 from lightning_rlhf.data.loading import BatchLoader, WindowLoader
 from lightning_rlhf.data.rows import PromptRows, Row, Tally, Tokenization
 from lightning_rlhf.data.sampling import EpochSampler, heldout_batches
@@ -207,6 +208,7 @@ class RLHFData(L.LightningDataModule, ABC):
             count_names=tokenization.count_names,
             window=lambda: trainer.accumulate_grad_batches,
             limit=lambda: trainer.num_training_batches,
+            is_in_epoch=lambda: is_in_epoch(trainer),
             num_workers=self.num_workers,
         )
 

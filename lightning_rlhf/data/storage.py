@@ -25,6 +25,7 @@ __all__ = ["OnBadRow", "StoredRows", "cache_folder", "source_name", "store_rows"
 OnBadRow = Literal["error", "skip"]
 
 _FILE = "rows.arrow"
+_FINGERPRINT = "fingerprint"
 _SECONDS_BEFORE_BAR = 2.0
 _PLACES = "places"
 """Column with the file and line of each record that is in a row: several where rows are packed."""
@@ -39,6 +40,8 @@ class StoredRows:
 
     def __init__(self, folder: Path) -> None:
         self.tally = Tally(**json.loads((folder / "tally.json").read_text(encoding="utf-8")))
+        self.fingerprint = (folder / _FINGERPRINT).read_text(encoding="utf-8")
+        """Of what the rows hold and of their order; the file and line that they come from play no part."""
         self._file = ArrowFile(folder / _FILE) if self.tally.num_rows else None
 
     def __len__(self) -> int:
@@ -108,7 +111,9 @@ def store_rows(
 
     with clear_storage_errors(folder):
         folder.mkdir(parents=True)
-        write_arrow_file(folder / _FILE, {**tokenization.features, _PLACES: "string[]"}, counted())
+        features = {**tokenization.features, _PLACES: "string[]"}
+        fingerprint = write_arrow_file(folder / _FILE, features, counted(), without=[_PLACES])
+        (folder / _FINGERPRINT).write_text(fingerprint, encoding="utf-8")
         (folder / "tally.json").write_text(json.dumps(asdict(tally)), encoding="utf-8")
     return tally
 

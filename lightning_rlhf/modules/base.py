@@ -26,10 +26,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightning_rlhf import registry
 from lightning_rlhf.arguments import require_at_least, require_finite, require_one_of
 from lightning_rlhf.callbacks import ModelExport, NonFiniteGuard, SampleTable
+from lightning_rlhf.checkpoints.changed_arguments import require_unchanged
 from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.models import RecordedTemplate, evaluation_mode, require_trainable_adapters
 from lightning_rlhf.modules.foreign_checkpoints import check_arguments, check_before_loading, saved_arguments
+from lightning_rlhf.modules.frozen_models import keep_frozen
 from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
 from lightning_rlhf.modules.resumed_state import ResumedState
@@ -69,6 +71,9 @@ class RLHFModule(L.LightningModule, ABC):
     data: ClassVar[type[RLHFData]]
     """The data module that makes the stage's batches."""
 
+    fixed_arguments: ClassVar[tuple[str, ...]] = ()
+    """Arguments beside the adapter's that decide which weights are trained: a run that goes on must keep them."""
+
     tokenizer: PreTrainedTokenizerBase
     recorded_template: RecordedTemplate | None
     """The template that the base was trained with, where its directory says so: the data module's default."""
@@ -87,6 +92,7 @@ class RLHFModule(L.LightningModule, ABC):
         self.is_sharded = False
         """Whether FSDP2 has sharded the models."""
         self._plugins: dict[str, str] = {}
+        self._adapter: dict[str, Any] = {}
         self._resumed = ResumedState()
         self._num_steps = math.inf
         """Optimizer steps of the whole run, in the schedule's count; known when training starts."""
@@ -110,6 +116,7 @@ class RLHFModule(L.LightningModule, ABC):
         arguments = caller.f_locals if given is None else given
         objects = [name for name, value in arguments.items() if not _is_plain(value)]
         self.save_hyperparameters(frame=caller, ignore=objects)
+        self._adapter = _settings(caller.f_locals.get("adapter"))
         names = [caller.f_locals.get(name) for name in ("base", "reference")]  # of models, perhaps
         self._plugins = versions_in_use(plugin_manager(), [*components_among(caller.f_locals), *names])
 
@@ -164,6 +171,10 @@ class RLHFModule(L.LightningModule, ABC):
     @abstractmethod
     def outputs(self, batch: Any) -> Tensor:
         """What the trained models compute of a training batch, of any shape; draws no random number."""
+
+    def frozen_networks(self) -> Iterable[nn.Module]:
+        """Models that are never trained: they come from their files on a resume too, not from the checkpoint."""
+        return ()
 
     # Surroundings
 
@@ -334,6 +345,7 @@ class RLHFModule(L.LightningModule, ABC):
             "plugins": self.plugins,
             "random_states": gathered(random_state()),
             "window": window,
+            "adapter": self._adapter,
             "optimizer_options": self._resumed.configured_options,
             "template": None if self.template_record is None else self.template_record.to_dict(),
         }
@@ -351,6 +363,15 @@ class RLHFModule(L.LightningModule, ABC):
                 f"the checkpoint must be one of the stage {self.stage!r}, got {found}. To start from what another "
                 "stage has trained, name its `model` directory as base."
             )
+        given = checkpoint.get("hyper_parameters", {})
+        fixed = [name for name in self.fixed_arguments if name in given]
+        require_unchanged(
+            "a run that goes on",
+            {name: given[name] for name in fixed} | saved.get("adapter", {}),
+            {name: self.hparams[name] for name in fixed} | self._adapter,
+            "To train otherwise, name the run's `model` directory as base of a new run.",
+        )
+        keep_frozen(checkpoint, self)
         if saved.get("seed", self.seed) != self.seed and self._trainer is not None and self.trainer.training:
             rank_zero_warn(
                 f"the checkpoint was written with seed {saved['seed']}, this run has {self.seed}: it goes on, but not "
@@ -413,6 +434,15 @@ class RLHFModule(L.LightningModule, ABC):
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
         self.log("train/loss", self.window_loss.compute(), prog_bar=True)
         self.window_loss.reset()
+
+
+def _settings(adapter: object) -> dict[str, Any]:
+    """What an adapter's trained weights stand and fall with; dropout may change."""
+    settings = {} if adapter is None else vars(adapter)
+    kept = {name: value for name, value in settings.items() if name != "dropout" and _is_plain(value)}
+    return {"adapter": None if adapter is None else type(adapter).__name__} | {
+        f"adapter.{name}": value for name, value in kept.items()
+    }
 
 
 def _is_plain(value: object) -> bool:

@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from lightning_rlhf.arguments import require, require_at_least, require_one_of
 from lightning_rlhf.batches import DemonstrationBatch, MinibatchIndices, PromptBatch, Rollout
 from lightning_rlhf.callbacks import RolloutCallback, Sample
+from lightning_rlhf.checkpoints.changed_arguments import changed_arguments, is_in_epoch
 from lightning_rlhf.data import PromptData, PromptDataset, PromptFormatter
 from lightning_rlhf.errors import ScorerError
 from lightning_rlhf.functional import approx_kl, token_cross_entropy, token_logprobs
@@ -59,6 +60,9 @@ from lightning_rlhf.rollout import (
 __all__ = ["PPOModule"]
 
 ValueModel = Literal["separate", "shared"]
+
+_FIXED_IN_ITERATION = ("rollout_size", "num_responses_per_prompt", "temperature", "mask_unstopped")
+"""Arguments that the updates on a rollout must have as its collection had them."""
 
 
 class PPOModule(RLHFModule):
@@ -114,6 +118,7 @@ class PPOModule(RLHFModule):
 
     stage: ClassVar[str] = "ppo"
     data = PromptData
+    fixed_arguments = ("value_model",)
 
     def __init__(
         self,
@@ -247,6 +252,11 @@ class PPOModule(RLHFModule):
         """Log-probabilities and values of the rows."""
         _, logprobs, values = self._evaluated(batch.rows)
         return torch.cat([logprobs, values()])
+
+    def frozen_networks(self) -> Iterable[nn.Module]:
+        """Reference and reward models."""
+        reference = self.actor_critic.reference
+        return [self.reward_models] if reference is None else [self.reward_models, reference]
 
     def parameter_groups(self) -> Iterable[Mapping[str, Any]]:
         """Two groups: policy and value."""
@@ -416,6 +426,8 @@ class PPOModule(RLHFModule):
             gather=gathered,
             rank=trainer.global_rank,
             ptx=None if ptx is None else ptx.batch,
+            settings={name: self.hparams[name] for name in _FIXED_IN_ITERATION},
+            is_in_epoch=lambda: is_in_epoch(trainer),
         )
         return self._loader
 
@@ -542,14 +554,15 @@ class PPOModule(RLHFModule):
         """Goes on with them."""
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint["lightning_rlhf"]["ppo"]
-        self.kl_coef = saved["kl_coef"]
-        self._updates_stopped = saved["updates_stopped"]
+        changed = changed_arguments(checkpoint.get("hyper_parameters", {}), self.hparams)
+        if "kl_coef" not in changed and not isinstance(self.kl_controller, FixedKL):
+            self.kl_coef = saved["kl_coef"]
+        self._updates_stopped = saved["updates_stopped"] and "target_kl" not in changed
         self._rollout_metrics = dict(saved["rollout_metrics"])
         trainer, sums = self._trainer, saved["update_metrics"]
         if trainer is not None and len(sums) == trainer.world_size:  # else it stands at an iteration's end
             self.update.metrics.load_sums(sums[trainer.global_rank])
-        if self.scorers.normalizer is not None and saved["score_normalizer"] is not None:
-            self.scorers.normalizer.load_state_dict(saved["score_normalizer"])
+        self.scorers.resume(saved["score_normalizer"], changed)
 
     # Validation, test, predict
 

@@ -1,8 +1,10 @@
 """The reward models and reward functions of a run, and the pipeline that they make."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
+
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_rlhf.arguments import require
 from lightning_rlhf.data import PromptFormatter
@@ -20,6 +22,10 @@ from lightning_rlhf.rollout import (
 )
 
 __all__ = ["RunScorers", "Surroundings"]
+
+
+_OF_SCORES = {"reward_model", "rewards", "reward_weights", "converter"}
+"""Arguments that decide which scores a normaliser sees."""
 
 
 class Surroundings(NamedTuple):
@@ -79,6 +85,23 @@ class RunScorers:
         """
         self._loaded = [ScalarModel.load(name, trust_remote_code=trust_remote_code) for name in self._names]
         return self._loaded
+
+    def resume(self, moments: dict[str, Any] | None, changed: Set[str]) -> None:
+        """Goes on from saved moments of the scores, unless they are of other scores than those of this run.
+
+        Args:
+            moments: of the normaliser that a checkpoint was written with.
+            changed: arguments that the run has otherwise than the one that wrote it.
+        """
+        if self.normalizer is None or moments is None:
+            return
+        if others := sorted(_OF_SCORES & changed):
+            rank_zero_warn(
+                f"the running moments of the scores begin anew: {', '.join(others)} changed, and those in the "
+                "checkpoint are of other scores."
+            )
+            return
+        self.normalizer.load_state_dict(moments)
 
     def pipeline(self, around: Surroundings) -> ScorePipeline:
         """What the policy is rewarded by: reward models, each with its own tokenizer and template, then functions.

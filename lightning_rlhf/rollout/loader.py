@@ -8,10 +8,13 @@ from torch import Tensor
 
 from lightning_rlhf.arguments import require, require_at_least
 from lightning_rlhf.batches import DemonstrationBatch, MinibatchIndices, Rollout
+from lightning_rlhf.checkpoints.changed_arguments import require_unchanged
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.rollout.buffer import minibatches, rollout_from_state, rollout_state
 
 __all__ = ["RolloutLoader"]
+
+_LAYOUT = ("rows of a rollout", "minibatch_size", "num_epochs")
 
 
 class RolloutLoader:
@@ -34,6 +37,8 @@ class RolloutLoader:
         gather: what every rank gives, in the order of ranks, to all of them; for checkpoints.
         rank: this rank.
         ptx: pretraining rows for a step, counted over the run, and a number of rows.
+        settings: what else the updates on a rollout must have as its collection had it, by argument.
+        is_in_epoch: whether the run whose state is loaded stands within an iteration; default: if it holds a rollout.
 
     Raises:
         ConfigError: a number is below 1.
@@ -54,6 +59,8 @@ class RolloutLoader:
         gather: Callable[[Any], Sequence[Any]] = lambda own: [own],
         rank: int = 0,
         ptx: Callable[[int, int], DemonstrationBatch] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        is_in_epoch: Callable[[], bool] | None = None,
     ) -> None:
         require(num_rows >= 1, "the rows of a rollout", "be at least 1", num_rows)
         require_at_least(1, minibatch_size=minibatch_size, num_epochs=num_epochs)
@@ -69,6 +76,8 @@ class RolloutLoader:
         self.gather = gather
         self.rank = rank
         self.ptx = ptx
+        self.settings = dict(settings or {})
+        self.is_in_epoch = is_in_epoch
         self.iteration = 0
         """The iteration that runs, or comes next."""
         self.position = 0
@@ -110,7 +119,7 @@ class RolloutLoader:
         return {
             "iteration": iteration,
             "position": position,
-            "layout": [self.num_rows, self.minibatch_size, self.num_epochs],
+            "layout": self._layout(),
             "rollouts": [] if own is None else list(self.gather(own)),
         }
 
@@ -120,14 +129,17 @@ class RolloutLoader:
         Raises:
             ConfigError: the state stands in the middle of an iteration of other settings or of another number of ranks.
         """
-        rollouts = state["rollouts"]
+        rollouts, layout = state["rollouts"], state["layout"]
+        if not isinstance(layout, Mapping):  # of an earlier version
+            layout = dict(zip(_LAYOUT, layout, strict=True))
+        if rollouts or (self.is_in_epoch is not None and self.is_in_epoch()):
+            require_unchanged(
+                "a run that is resumed within an iteration",
+                layout,
+                self._layout(),
+                "Resume with the same, or from a checkpoint of an iteration's end.",
+            )
         if rollouts:
-            layout = [self.num_rows, self.minibatch_size, self.num_epochs]
-            if list(state["layout"]) != layout:
-                raise ConfigError(
-                    "a run that was cut off within an iteration must be resumed with its own rows, minibatch_size and "
-                    f"num_epochs {list(state['layout'])}, got {layout}."
-                )
             num_ranks = len(self.gather(self.rank))
             if len(rollouts) != num_ranks:
                 raise ConfigError(
@@ -137,6 +149,10 @@ class RolloutLoader:
         self.iteration, self.position = state["iteration"], state["position"]
         self.rollout = rollout_from_state(rollouts[self.rank]) if rollouts else None
         self._resumes = self.rollout is not None
+
+    def _layout(self) -> dict[str, Any]:
+        own = zip(_LAYOUT, (self.num_rows, self.minibatch_size, self.num_epochs), strict=True)
+        return {**dict(own), "seed": self.seed, **self.settings}
 
     def _is_over(self) -> bool:
         return self.position >= self.num_steps

@@ -3,6 +3,11 @@
 import pytest
 import torch
 
+from lightning_rlhf.errors import ConfigError
+from lightning_rlhf.models import LoRA, ScalarModel
+from lightning_rlhf.modules import AdaptiveKL, FixedKL
+from lightning_rlhf.rollout import ScoreNormalizer
+
 
 def steps(rows, name="train/learning_rate"):
     return [float(row[name]) for row in rows if name in row]
@@ -75,3 +80,94 @@ def test_options_of_the_optimizer_that_no_checkpoint_records_come_from_its_state
     _, rows, after = resume(learning_rate=0.002, weight_decay=0.2)
     assert steps(rows) == pytest.approx([0.002] * 3)
     assert after["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0.2
+
+
+def test_the_coefficient_of_the_kl_is_the_resumed_calls_if_that_changes_it_and_else_the_adapted_one(begun):
+    resume = begun("ppo", kl_coef=0.2, kl_controller=AdaptiveKL(0.1, 20))
+    (first,) = steps(resume.rows, "objective/kl_coef")
+    (second,) = steps(resume()[1], "objective/kl_coef")
+    assert first == pytest.approx(0.2)
+    assert second != pytest.approx(0.2)
+    (changed,) = steps(resume(kl_coef=0.7)[1], "objective/kl_coef")
+    assert changed == pytest.approx(0.7)
+    (fixed,) = steps(resume(kl_controller=FixedKL())[1], "objective/kl_coef")
+    assert fixed == pytest.approx(0.2)
+
+
+def test_moments_of_other_scores_are_not_gone_on_from(begun):
+    resume = begun("ppo", reward_weights=[1.0], score_normalizer=ScoreNormalizer())
+    same, *_ = resume(score_normalizer=ScoreNormalizer())
+    assert same.scorers.normalizer.state_dict()["count"] == 16
+    with pytest.warns(UserWarning, match="moments of the scores begin anew: reward_weights changed"):
+        other, *_ = resume(score_normalizer=ScoreNormalizer(), reward_weights=[5.0])
+    assert other.scorers.normalizer.state_dict()["count"] == 8
+
+
+def test_another_reward_model_rewards_the_rest_of_the_run(kit, begun, tmp_path):
+    for number in (1, 2):
+        kit.fit(kit.reward(learning_rate=0.01 * number), tmp_path / f"reward-{number}")
+    resume = begun("ppo", reward_model=str(tmp_path / "reward-1" / "model"), lr_schedule="constant")
+    (before,) = steps(resume()[1], "objective/scores")
+    module, rows, _ = resume(reward_model=str(tmp_path / "reward-2" / "model"))
+    expected = ScalarModel.load(str(tmp_path / "reward-2" / "model")).model.state_dict()
+    found = module.reward_models[0].state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    assert steps(rows, "objective/scores") != pytest.approx([before])
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "changed", "message"),
+    [
+        ("sft", {"adapter": LoRA(rank=2)}, {"adapter": LoRA(rank=4)}, "adapter.rank 2 -> 4"),
+        ("reward", {"adapter": LoRA(rank=2)}, {"adapter": LoRA(rank=2, alpha=1.0)}, "adapter.alpha 16.0 -> 1.0"),
+        ("sft", {}, {"adapter": LoRA(rank=2)}, "adapter None -> LoRA"),
+        ("ppo", {}, {"value_model": "shared"}, "value_model separate -> shared"),
+    ],
+)
+def test_what_decides_which_weights_are_trained_is_refused_by_name(begun, stage, options, changed, message):
+    resume = begun(stage, **options)
+    with pytest.raises(ConfigError, match=f"a run that goes on must keep its settings, got {message}"):
+        resume(**changed)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changed", "message"),
+    [
+        ("sft", {"batch_size": 5}, "batch_size over all processes 4 -> 5"),
+        ("sft", {"data": {"max_length": 9}}, "training rows 12 of fingerprint"),
+        ("ppo", {"temperature": 0.7}, "temperature 1.0 -> 0.7"),
+        ("ppo", {"rollout_size": 4, "num_responses_per_prompt": 2}, "num_responses_per_prompt 1 -> 2, rollout_size 8"),
+    ],
+)
+def test_what_cannot_change_in_the_middle_of_an_epoch_is_refused_by_name_and_may_change_at_its_end(
+    kit, tmp_path, stage, changed, message
+):
+    options = {"callbacks": [kit.every_step(tmp_path)], "enable_checkpointing": True, "max_epochs": 1}
+    end = kit.fit(kit.stage(stage), tmp_path, **options)
+    end.save_checkpoint(tmp_path / "end.ckpt")
+    for step in (1, end.global_step):  # the last one is of the last batch, and not yet of the epoch's end
+        with pytest.raises(ConfigError, match=f"must keep its settings, got {message}"):
+            kit.fit(kit.stage(stage, **changed), tmp_path, ckpt_path=tmp_path / f"step={step}.ckpt", max_epochs=2)
+    resumed = kit.fit(kit.stage(stage, **changed), tmp_path, ckpt_path=tmp_path / "end.ckpt", max_epochs=2)
+    assert resumed.current_epoch == 2
+    assert resumed.global_step > end.global_step
+
+
+def test_another_seed_is_refused_in_the_middle_of_an_epoch(kit, tmp_path):
+    kit.fit(kit.sft(), tmp_path, callbacks=[kit.every_step(tmp_path)], enable_checkpointing=True)
+    with (
+        pytest.warns(UserWarning, match="written with seed 1, this run has 2"),
+        pytest.raises(ConfigError, match="seed 1 -> 2"),
+    ):
+        kit.fit(kit.sft(), tmp_path, ckpt_path=tmp_path / "step=1.ckpt", seed=2, max_epochs=2)
+
+
+def test_updates_that_a_target_had_stopped_go_on_without_it(kit, tmp_path):
+    saver = {"callbacks": [kit.every_step(tmp_path)], "enable_checkpointing": True}
+    kit.fit(kit.ppo(target_kl=1e-6), tmp_path, **saver)
+    saved = torch.load(tmp_path / "step=2.ckpt", weights_only=True)
+    assert saved["lightning_rlhf"]["ppo"]["updates_stopped"]
+    trainer = kit.fit(kit.ppo(), tmp_path, ckpt_path=tmp_path / "step=2.ckpt")
+    after = trainer.lightning_module.state_dict()
+    assert any(not torch.equal(weight, after[name]) for name, weight in saved["state_dict"].items())
+    assert [name for name, weight in after.items() if not weight.isfinite().all()] == []
