@@ -23,6 +23,7 @@ _KEY = re.compile(r'^Parser key "(?P<key>[^"]+)":(?P<rest>.*)$')
 _CLASS = re.compile(r"^Problem with given class_path '(?P<path>[^']+)':$")
 _HELP = re.compile(r"^--(?P<key>[\w.]+)\.help: Expected a dot import path string: (?P<name>.*)$")
 _NAME = re.compile(r"^Expected a dot import path string: (?P<name>.*)$")
+_PATH = re.compile(r"^Unexpected import path format: (?P<name>.*)$")
 _OPTION = re.compile(r"^(Subcommand '\w+' does not accept o|O)ption '(?P<option>[^']+)'( is not accepted)?$")
 _WORDS = re.compile(r"^unrecognized arguments: (?P<words>.*)$")
 _DENIED = re.compile(r"^(.*: )?Importing '(?P<path>[^']+)' is not allowed, denied by the '(?P<entry>[^']+)' entry")
@@ -139,6 +140,9 @@ class Explainer:
             return f"{argument} must be a known class's name or a class path, got {name!r}.{meant}"
         return f"{argument} must be one of {', '.join(offered)}, or a class path, got {name!r}.{meant}"
 
+    def _no_class(self, fault: _Fault, match: re.Match[str]) -> str:
+        return f"{self._unknown_class(fault, match)} Only --config reads a file."
+
     def _not_importable(self, fault: _Fault, match: re.Match[str]) -> str:
         reason = match[0].rstrip(".")
         return f"{fault.argument} must be a class that can be imported, got {fault.class_path!r}: {reason}."
@@ -161,6 +165,7 @@ class Explainer:
         _DENIED: _denied,
         _HELP: _unknown_class,
         _NAME: _unknown_class,
+        _PATH: _no_class,
         re.compile(
             r"^(No module named|module '.*' has no attribute|Unexpected import|cannot import).*"
         ): _not_importable,

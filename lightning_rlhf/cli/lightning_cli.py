@@ -40,7 +40,7 @@ from lightning_rlhf.cli.config_numbers import check_numbers
 from lightning_rlhf.cli.explain import Explainer, without_wrapping
 from lightning_rlhf.cli.help_text import reworded
 from lightning_rlhf.cli.loggers import default_loggers
-from lightning_rlhf.cli.parser import Parser, ReportedError, header
+from lightning_rlhf.cli.parser import Parser, ReportedError, header, reads_local_configs
 from lightning_rlhf.cli.resumed_config import argument_names, filled_in, plain_config, saved_config
 from lightning_rlhf.errors import ConfigError, ModelError
 
@@ -127,7 +127,7 @@ class RLHFCLI(LightningCLI):
                 "--overwrite", action="store_true", help="Replace predictions.jsonl; else it is kept under a number."
             )
             parser.set_defaults({"return_predictions": False})  # they go to a file; in memory they would pile up
-        return reworded(parser)
+        return reads_local_configs(reworded(parser))
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a user writes first: the stage, its data, and then the trainer's many arguments."""

@@ -147,7 +147,8 @@ class RLHFModule(L.LightningModule, ABC):
         weights_only = weights_only is not False  # Lightning takes None for False where the path is a URL
         if weights_only:
             saved = saved_arguments(checkpoint_path)
-            check_arguments({name: value for name, value in saved.items() if name not in kwargs})
+            made_by = check_arguments({name: value for name, value in saved.items() if name not in kwargs})
+            kwargs |= made_by if hparams_file is None else {}
         return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs)
 
     # What a stage must say of itself

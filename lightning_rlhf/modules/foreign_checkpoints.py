@@ -1,8 +1,8 @@
 """What a checkpoint may make this process do: hold tensors and plain values, and nothing else.
 
-`weights_only` keeps pickled code out of a checkpoint's file. Three ways are left, closed here: arguments of the module
-that name code to import, arguments that ask for code from the hub, and the folder of a sharded checkpoint, in which
-torch unpickles what it finds.
+`weights_only` keeps pickled code out of a checkpoint's file. Four ways are left, closed here: arguments of the module
+that name code to import, arguments that name a file with such names in it, arguments that ask for code from the hub,
+and the folder of a sharded checkpoint, in which torch unpickles what it finds.
 """
 
 import importlib.util
@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+import yaml
 from lightning.fabric.utilities.cloud_io import _load as load_checkpoint
+from lightning.pytorch.core.saving import _ALLOWED_INSTANTIATORS, CHECKPOINT_PAST_HPARAMS_KEYS
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
 from lightning_rlhf.errors import ConfigError, ModelError
+from lightning_rlhf.parsing import instantiate_module
 from lightning_rlhf.plugin_system.manager import plugin_manager
 
 __all__ = ["check_arguments", "check_before_loading", "check_sharded", "saved_arguments"]
@@ -71,15 +74,21 @@ def saved_arguments(checkpoint: Any) -> dict[str, Any]:
         ) from error
     if start is not None:
         checkpoint.seek(start)
-    arguments = found.get("hyper_parameters", {}) if isinstance(found, Mapping) else {}
-    return dict(arguments) if isinstance(arguments, Mapping) else {}
+    arguments: dict[str, Any] = {}
+    for place in (*CHECKPOINT_PAST_HPARAMS_KEYS, "hyper_parameters"):  # Lightning takes all of them, the last one first
+        saved = found.get(place) if isinstance(found, Mapping) else None
+        arguments |= saved if isinstance(saved, Mapping) else {}
+    return arguments
 
 
-def check_arguments(arguments: Mapping[str, Any]) -> None:
+def check_arguments(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Refuses arguments that a checkpoint brings along and that run code which nobody here has asked for.
 
     Args:
         arguments: those of the checkpoint, less what the caller gives anew.
+
+    Returns:
+        What goes before the checkpoint's own: the function that makes the module with a parser that reads no files.
 
     Raises:
         ModelError: one of them names code that is installed and not imported yet, or asks for code from the hub.
@@ -96,6 +105,24 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
                 f"the arguments in a checkpoint must name what is imported already, got {text!r}. Import {code} "
                 "first if you trust it, or give the argument anew."
             )
+    return _trusted_instantiator(arguments)
+
+
+def _trusted_instantiator(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """What makes Lightning build the module of a checkpoint with a parser that reads no files.
+
+    Lightning's own function would read the file that an argument names, and import what the text in it says.
+
+    Args:
+        arguments: those of the checkpoint; only the command line's ask for a parser.
+    """
+    if "_instantiator" not in arguments:
+        return {}
+    if arguments["_instantiator"] in _ALLOWED_INSTANTIATORS:  # else Lightning refuses it
+        path = f"{instantiate_module.__module__}.{instantiate_module.__name__}"
+        _ALLOWED_INSTANTIATORS.add(path)
+        return {"_instantiator": path}
+    return {}
 
 
 def check_before_loading(strategy: Strategy) -> None:
@@ -175,14 +202,24 @@ def _slice(folder: Path, place: Any) -> IO[bytes]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for member in value.values():
-            yield from _strings(member)
-    elif isinstance(value, list | tuple):
-        for member in value:
-            yield from _strings(member)
+    """The strings in a value, those included that stand in YAML text: a parser reads `{class_path: …}` as a mapping."""
+    waiting: list[Any] = [value]
+    seen: dict[int, Any] = {}  # with the members, so that no id is given twice
+    while waiting:
+        member = waiting.pop()
+        if isinstance(member, str):
+            yield member
+            member = _as_yaml(member)
+        if isinstance(member, Mapping | list | tuple) and id(member) not in seen:  # YAML's aliases may go in circles
+            seen[id(member)] = member
+            waiting += member.values() if isinstance(member, Mapping) else member
+
+
+def _as_yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
 
 
 def _unknown_code(text: str) -> str | None:

@@ -87,6 +87,8 @@ class TestArguments:
             {"adapter": {"class_path": "lightning_rlhf.LoRA", "init_args": {"target_modules": ["evil_module.x"]}}},
             {"rewards": [{"class_path": FUNCTION, "init_args": {"path": "evil_module:score"}}]},
             {"rewards": ["evil_module.Reward"]},
+            {"base": "{class_path: evil_module.Model}"},
+            {"rewards": "- class_path: evil_module.Reward"},
         ],
     )
     def test_a_module_that_they_name_is_not_imported(self, write, payload, evil_module, arguments):
@@ -94,6 +96,19 @@ class TestArguments:
             SFTModule.load_from_checkpoint(write(**arguments))
         with pytest.raises(ModelError, match="Import evil_module first if you trust it, or give the argument anew"):
             PPOModule.load_from_checkpoint(write(**arguments))
+
+    @pytest.mark.parametrize("place", ["hparams", "module_arguments"])
+    def test_nor_one_that_stands_where_old_versions_kept_arguments(self, write, payload, evil_module, tmp_path, place):
+        checkpoint = torch.load(write(), weights_only=True)
+        torch.save({**checkpoint, place: {"adapter": {"class_path": "evil_module.LoRA"}}}, tmp_path / "old.ckpt")
+        with pytest.raises(ModelError, match="must name what is imported already, got 'evil_module"):
+            SFTModule.load_from_checkpoint(tmp_path / "old.ckpt")
+
+    @pytest.mark.parametrize("argument", ["base", "adapter"])
+    def test_a_file_that_they_name_is_not_read_as_a_config(self, write, payload, evil_module, tmp_path, argument):
+        (tmp_path / "model.gguf").write_text("class_path: evil_module.Model\n")
+        with pytest.raises(Exception, match=r"model\.gguf"):
+            SFTModule.load_from_checkpoint(write(**{argument: f"{tmp_path}/model.gguf"}))
 
     def test_neither_is_a_file(self, write, payload, tmp_path):
         (tmp_path / "evil.py").write_text(payload.source)
