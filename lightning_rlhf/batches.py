@@ -99,6 +99,9 @@ class RankingBatch(NamedTuple):
     last_positions: Int64[Tensor, " rows"]
     """Index of the last real token of each row: where the score is read."""
     response_lengths: Int64[Tensor, "B K"]
+    """Tokens of each response in its row."""
+    whole_lengths: Int64[Tensor, "B K"]
+    """Tokens of each response before it was cut to the row: what statistics by length count."""
     ranks: Int64[Tensor, "B K"]
     """Dense consensus ranks of the converter's rewards, 0 = best; 0 where `candidate_mask` is False."""
     reward_bits: Int32[Tensor, "B K"]

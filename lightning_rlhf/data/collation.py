@@ -48,7 +48,7 @@ def collate_rankings(rows: Rows) -> RankingBatch:
     """One forward row per candidate, prompt and response after each other; `num_prompts` is this batch's own."""
     num_candidates = max(len(row["candidates"]) for row in rows)
     shape = (len(rows), num_candidates)
-    lengths, ranks = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+    lengths, whole_lengths, ranks = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
     rewards, targets = torch.zeros(shape), torch.zeros(shape)
     candidates = torch.zeros(shape, dtype=torch.bool)
     sequences = []
@@ -56,6 +56,7 @@ def collate_rankings(rows: Rows) -> RankingBatch:
         width = len(row["candidates"])
         mask = torch.tensor(row["candidates"])
         candidates[index, :width] = mask
+        whole_lengths[index, :width] = torch.tensor(row["whole_lengths"]) * mask
         ranks[index, :width] = torch.tensor(row["ranks"]) * mask
         rewards[index, :width] = torch.tensor(row["rewards"], dtype=torch.float32) * mask
         targets[index, :width] = torch.tensor(row["targets"], dtype=torch.float32) * mask
@@ -70,6 +71,7 @@ def collate_rankings(rows: Rows) -> RankingBatch:
         tokens=TokenBatch(ids, mask, position_ids(mask), prefixes=prefixes, right_padded=True),
         last_positions=last_positions,
         response_lengths=lengths,
+        whole_lengths=whole_lengths,
         ranks=ranks,
         reward_bits=float_bits(rewards),
         target_bits=float_bits(targets),

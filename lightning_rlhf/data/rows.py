@@ -171,6 +171,7 @@ class RankingRows(Tokenization):
     features: ClassVar[Mapping[str, str]] = {
         "prompt_ids": _IDS,
         "responses": "int32[][]",
+        "whole_lengths": "int64[]",
         "ranks": "int64[]",
         "rewards": "float64[]",
         "targets": "float64[]",
@@ -195,10 +196,11 @@ class RankingRows(Tokenization):
         ranks[ranked] = np.unique(-np.round(converted[ranked], 9), return_inverse=True)[1]
         targets = self._targets(record, converted, ranked)
         candidates = ranked | self.keep_all
-        prompt, responses = self._ids(record, candidates.tolist(), tally)
+        prompt, responses, whole_lengths = self._ids(record, candidates.tolist(), tally)
         yield {
             "prompt_ids": prompt,
             "responses": responses,
+            "whole_lengths": whole_lengths,
             "ranks": ranks.tolist(),
             "rewards": np.where(ranked, converted, 0.0).tolist(),
             "targets": np.where(ranked, targets, 0.0).tolist(),
@@ -231,20 +233,27 @@ class RankingRows(Tokenization):
             )
         return scores
 
-    def _ids(self, record: Ranking, candidates: Sequence[bool], tally: Tally) -> tuple[list[int], list[list[int]]]:
-        """Ids of the prompt and of each candidate; the prompt is cut alike for all, as its longest candidate needs."""
+    def _ids(
+        self, record: Ranking, candidates: Sequence[bool], tally: Tally
+    ) -> tuple[list[int], list[list[int]], list[int]]:
+        """Ids of the prompt and of each candidate, and the candidates' lengths before they were cut.
+
+        The prompt is cut alike for all, as its longest candidate needs.
+        """
         prompt = self.formatter.encode_prompt(record.prompt)
         responses = [
             self.formatter.encode_response(record.prompt, response) if candidate else []
             for response, candidate in zip(record.responses, candidates, strict=True)
         ]
-        longest = max(map(len, responses))
+        whole_lengths = list(map(len, responses))
+        longest = max(whole_lengths)
         if len(prompt) + longest <= self.max_length:
-            return prompt, responses
+            return prompt, responses, whole_lengths
         tally.num_truncated += 1
         room = prompt_room(len(prompt), longest, self.max_length)
         places = end_of_prompt(prompt, room, self.formatter.tokenizer.bos_token_id)
-        return [prompt[place] for place in places], [response[: self.max_length - room] for response in responses]
+        cut = [response[: self.max_length - room] for response in responses]
+        return [prompt[place] for place in places], cut, whole_lengths
 
 
 @dataclass(frozen=True)

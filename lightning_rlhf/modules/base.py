@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rlhf import registry
 from lightning_rlhf.arguments import require_at_least, require_finite, require_one_of
-from lightning_rlhf.callbacks import ModelExport, NonFiniteGuard, SampleTable
+from lightning_rlhf.callbacks import LearningWatch, ModelExport, NonFiniteGuard, SampleTable
 from lightning_rlhf.checkpoints.changed_arguments import require_unchanged
 from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError, ModelError
@@ -312,7 +312,7 @@ class RLHFModule(L.LightningModule, ABC):
         Those that the Trainer has already stay: Lightning would replace them.
         """
         there = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
-        return [kind() for kind in (NonFiniteGuard, SampleTable, ModelExport) if kind not in there]
+        return [kind() for kind in (NonFiniteGuard, LearningWatch, SampleTable, ModelExport) if kind not in there]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One AdamW with the stage's parameter groups and a schedule that is stepped with it."""

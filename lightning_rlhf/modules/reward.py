@@ -248,9 +248,9 @@ class RewardModule(RLHFModule):
         if num_prompts:
             self.heldout_loss.update(self._ranking_loss(scores, batch, 1), num_prompts)
             for metric in self.accuracies.values():
-                metric.update(scores, batch.ranks, batch.candidate_mask, batch.response_lengths)  # type: ignore[operator]
+                metric.update(scores, batch.ranks, batch.candidate_mask, batch.whole_lengths)  # type: ignore[operator]
             self.length_accuracy.update(
-                batch.response_lengths.float(), batch.ranks, batch.candidate_mask, batch.response_lengths
+                batch.whole_lengths.float(), batch.ranks, batch.candidate_mask, batch.whole_lengths
             )
         return scores
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_rlhf.batches import PromptBatch, Rollout
 from lightning_rlhf.data.tokenization import PromptFormatter
+from lightning_rlhf.errors import ScorerError
 from lightning_rlhf.functional import generalized_advantage_estimation, kl_k1, masked_whiten, shape_rewards
 from lightning_rlhf.models import ActorCritic, evaluation_mode
 from lightning_rlhf.rollout.answering import sample_prompts
@@ -29,6 +30,10 @@ from lightning_rlhf.rollout.scoring import (
 from lightning_rlhf.rollout.settings import RolloutRuntime, RolloutSettings
 
 __all__ = ["CollectedRollout", "RolloutSample", "RolloutStatistics", "collect_rollout", "rollout_samples"]
+
+
+_GREATEST_REWARD = 1e15
+"""Value losses square it, and Adam squares their gradients: fp32 ends at 3e38."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,7 @@ def collect_rollout(
 
     kl = kl_k1(passed.logprobs, passed.ref_logprobs)
     token_rewards = shape_rewards(scores, kl, sampled.completion_mask, kl_coef=kl_coef)
+    _require_learnable(token_rewards, scored, pipeline.weights)
     advantages, returns = generalized_advantage_estimation(
         token_rewards, passed.values, sampled.completion_mask, gamma=settings.gamma, gae_lambda=settings.gae_lambda
     )
@@ -203,6 +209,24 @@ def _rewarded(
         totals = total_scores(scores) - settings.missing_stop_penalty * ~sampled.stopped
         scores = with_total(scores, totals, sampled.completion_mask)
     return scores
+
+
+def _require_learnable(token_rewards: Tensor, scored: Scores, weights: Sequence[float]) -> None:
+    """Refuses rewards of a size at which squared errors and squared gradients are no numbers any more.
+
+    Raises:
+        ScorerError: a reward is such; names the scorer that weighs most.
+    """
+    largest = float(token_rewards.abs().max())
+    if not largest < _GREATEST_REWARD:
+        shares = [
+            (abs(weight) * float(scores.abs().max()), name)
+            for weight, (name, scores) in zip(weights, scored.by_scorer.items(), strict=True)
+        ]
+        raise ScorerError(
+            f"a reward must be below {_GREATEST_REWARD:.0e} to be learned from, got one of {largest:.1e}, most of it "
+            f"from {max(shares)[1]!r}. Scale its scores, lower its weight in reward_weights, or use score_normalizer."
+        )
 
 
 def _statistics(columns: dict[str, Tensor], by_scorer: dict[str, Tensor], runtime: RolloutRuntime) -> RolloutStatistics:

@@ -123,6 +123,7 @@ def ranking_row(prompt, responses, ranks, candidates):
     return {
         "prompt_ids": prompt,
         "responses": responses,
+        "whole_lengths": list(map(len, responses)),
         "ranks": ranks,
         "rewards": [1.0 - rank for rank in ranks],
         "targets": [5.0 - rank for rank in ranks],
@@ -174,6 +175,7 @@ def test_half_precision_rounds_no_number_of_a_ranking(precision):
     row = {
         "prompt_ids": [3],
         "responses": [[4], [5]],
+        "whole_lengths": [1, 1],
         "ranks": [0, 1],
         "rewards": [1 / 3, -1.0],
         "targets": [1e5, 1001.5],

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from lightning_rlhf.builtins.converters import LinearConverter
-from lightning_rlhf.errors import ConfigError, ModelError
+from lightning_rlhf.errors import ConfigError, DataError, ModelError
 from lightning_rlhf.models import LoRA, SeparateActorCritic, SharedActorCritic, adapters
 from lightning_rlhf.modules import AdaptiveKL
 from lightning_rlhf.plugin_system.interfaces import ModelSource
@@ -229,9 +229,10 @@ def test_a_window_without_a_token_in_the_loss_moves_no_weight(kit, tmp_path):
     module, data = kit.ppo(mask_unstopped=True, max_response_length=1, weight_decay=0.1, lr_schedule="constant")
     before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
     watch = Watch()
-    trainer = kit.fit((module, data), tmp_path, callbacks=[watch])
+    with pytest.warns(UserWarning, match="nothing was learned"), pytest.raises(DataError, match="must learn something"):
+        kit.fit((module, data), tmp_path, callbacks=[watch])
     assert not watch.rollouts[-1].loss_mask.any()
-    assert trainer.global_step == 4
+    assert module.trainer.global_step == 4
     assert all(torch.equal(weight, before[name]) for name, weight in module.named_parameters())
 
 

@@ -105,6 +105,20 @@ def test_a_margin_is_of_the_converters_rewards_and_not_of_the_rows_scores(kit, t
     assert losses[0] == losses[1]
 
 
+class CutLengths(DataSource):
+    """Pairs of which the better response is the longer one, by tokens that `max_length` cuts away."""
+
+    def load(self, split):
+        return [Ranking("say\n", ("a" * (40 + row), "b" * 30), ((0, 1),)) for row in range(3)]
+
+
+def test_statistics_by_length_count_the_responses_before_they_were_cut(kit, tmp_path):
+    module, data = kit.reward(data={"source": CutLengths(), "max_length": 16})
+    metrics = kit.trainer(tmp_path).validate(module, data, verbose=False)[0]
+    assert metrics["val/longer_wins"] == 1
+    assert metrics["val/accuracy_longer_preferred"] == metrics["val/accuracy"]
+
+
 class Lengths(DataSource):
     """One pair per row; the better response is the longer one in two of three rows."""
 

@@ -112,7 +112,7 @@ class LengthInRanks(Check):
         if not subject.sample.rows:
             return
         batch = collate_rankings(subject.sample.rows)
-        longer = float(ranking_accuracy(batch.response_lengths.float(), batch.ranks, batch.candidate_mask))
+        longer = float(ranking_accuracy(batch.whole_lengths.float(), batch.ranks, batch.candidate_mask))
         facts = f"the longer response is the better one in {longer:.0%} of the pairs"
         if not 1 - _MANY_PAIRS < longer < _MANY_PAIRS:
             kind = "long" if longer > 0.5 else "short"

@@ -120,6 +120,7 @@ def _rankings(run: PreparedRun, data: RankingData, rows: Sequence[Row]) -> Probe
     row = {
         "prompt_ids": [0] * before,
         "responses": [[0] * rest] * number,
+        "whole_lengths": [rest] * number,
         "ranks": list(range(number)),
         "rewards": [0.0] * number,
         "targets": [0.0] * number,
