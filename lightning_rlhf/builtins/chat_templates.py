@@ -2,9 +2,11 @@
 
 import copy
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from lightning_rlhf.builtins.chat_habits import Habits
 from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.plugin_system.interfaces import PromptTemplate, Segment
 from lightning_rlhf.records import Message
@@ -15,23 +17,42 @@ if TYPE_CHECKING:
 __all__ = ["TokenizerTemplate"]
 
 _MARKER = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
-_PROBE = "lightning rlhf probe"
 
 Span = tuple[int, int]
+
+
+class _Answer(NamedTuple):
+    """An assistant turn as the last one of its dialogue: as generation writes it."""
+
+    prompt: str
+    """What the policy continues."""
+    response: str
+    """What it writes, up to and with its first stop token."""
+    text: str
+    """The whole dialogue, with what the chat template writes after the response."""
+
+    @property
+    def span(self) -> Span:
+        """Where the response stands in a text that begins as this dialogue."""
+        return len(self.prompt), len(self.prompt) + len(self.response)
 
 
 class TokenizerTemplate(PromptTemplate):
     """The chat template that comes with the tokenizer.
 
-    What is supervised is read from its generation markers; without them each assistant turn is found by rendering the
-    dialogue up to it and past it. Special tokens are recognised everywhere, so this template cannot keep a message from
-    writing a turn marker or a stop token: prefer another where prompts are not trusted.
+    A prompt is what the chat template writes for generation, in every stage. A response is what it writes after that
+    for the assistant's turn as the last one, up to its first stop token. Where a later turn changes how an earlier one
+    is written (thinking that is dropped from the history, an end marker of the last turn alone), the dialogue becomes
+    several renderings, so that each turn is learned as generation writes it. Generation markers decide what is learned
+    where there are any. Special tokens are recognised everywhere, so this template cannot keep a message from writing
+    a turn marker or a stop token: prefer another where prompts are not trusted.
     """
 
     isolates_messages = False
 
     def __init__(self) -> None:
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._habits = Habits()
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "TokenizerTemplate":
         """The template for this tokenizer, with the special token that ends the assistant's turn as `stop`.
@@ -46,31 +67,47 @@ class TokenizerTemplate(PromptTemplate):
             )
         bound = copy.copy(self)
         bound._tokenizer = tokenizer
-        bound.stop = bound._end_of_turn()
+        bound._habits = Habits.of(tokenizer, bound._rendered)
+        bound.stop = bound._habits.stop
         return bound
 
     def render(self, messages: Sequence[Message]) -> list[Segment]:
-        """The dialogue as the tokenizer's chat template writes it, cut at the ends of the assistant's turns.
+        """The dialogue as the chat template writes it; those turns supervised that stand in it as generated.
 
         Raises:
-            TemplateError: the chat template refuses the dialogue, or it does not show which part the assistant wrote.
+            TemplateError: the chat template refuses the dialogue, or its markers do not show what the assistant wrote.
         """
-        text = self._rendered(messages)
-        spans = self._spans(messages, text)
-        self._check(messages, text, spans)
-        segments = []
-        place = 0
-        for start, end in spans:
-            segments += [Segment(text[place:start], supervised=False, control=True)] if start > place else []
-            segments.append(Segment(text[start:end], supervised=True, control=True))
-            place = end
-        if place < len(text):
-            segments.append(Segment(text[place:], supervised=False, control=True))
-        return segments
+        marked = self._marked(messages)
+        if marked is not None:
+            return _segments(*marked)
+        answers = self._answers(messages)
+        text = self._text(messages, answers)
+        return _segments(text, [answers[place].span for place in self._standing(text, answers)])
+
+    def renderings(self, messages: Sequence[Message]) -> list[list[Segment]]:
+        """The dialogue, and its beginnings up to each turn that does not stand in a longer one as it was generated."""
+        marked = self._marked(messages)
+        answers = [] if marked is not None else self._answers(messages)
+        if not answers:
+            return [self.render(messages)]
+        rows, text, unlearned = [], self._text(messages, answers), set(range(len(answers)))
+        while True:
+            standing = self._standing(text, answers)
+            if not unlearned.isdisjoint(standing):
+                rows.append(_segments(text, [answers[place].span for place in standing]))
+            unlearned.difference_update(standing)
+            if not unlearned:
+                return rows[::-1]
+            text = answers[max(unlearned)].text
 
     def generation_prompt(self, messages: Sequence[Message]) -> list[Segment]:
-        """The dialogue with the chat template's own generation prompt."""
-        return [Segment(self._rendered(messages, generation=True), supervised=False, control=True)]
+        """The dialogue with the chat template's own generation prompt, cut where `render` cuts it."""
+        marked = self._marked(messages, generation=True)
+        if marked is not None:
+            return _segments(*marked)
+        text = self._rendered(messages, generation=True)
+        answers = self._answers(messages)
+        return _segments(text, [answers[place].span for place in self._standing(text, answers)])
 
     def _bound(self) -> "PreTrainedTokenizerBase":
         if self._tokenizer is None:
@@ -84,79 +121,126 @@ class TokenizerTemplate(PromptTemplate):
         )
 
     def _rendered(self, messages: Sequence[Message], *, generation: bool = False) -> str:
-        chat = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return str(self._bound().apply_chat_template(chat, tokenize=False, add_generation_prompt=generation))
+            return str(
+                self._bound().apply_chat_template(_chat(messages), tokenize=False, add_generation_prompt=generation)
+            )
         except TemplateError:
             raise
         except Exception as error:  # whatever a template's Jinja code raises
             roles = ", ".join(message.role for message in messages) or "no turn"
             self._fail(f"render a dialogue with the turns {roles}, got {type(error).__name__}: {error}")
 
-    def _end_of_turn(self) -> tuple[str, ...]:
-        text = self._rendered([Message("user", f"{_PROBE} 1"), Message("assistant", f"{_PROBE} 2")])
-        _, found, tail = text.rpartition(f"{_PROBE} 2")
-        if not found:
-            self._fail("render the text of the assistant's turn, got a rendering without it")
-        tokens = sorted(self._bound().added_tokens_encoder, key=len, reverse=True)
-        return next(((token,) for token in tokens if tail.lstrip().startswith(token)), ())
+    def _answers(self, messages: Sequence[Message]) -> list[_Answer]:
+        turns = [place for place, message in enumerate(messages) if message.role == "assistant"]
+        return [self._answer(messages[:place], messages[place]) for place in turns]
 
-    def _spans(self, messages: Sequence[Message], text: str) -> list[Span]:
-        if _MARKER.search(self._bound().get_chat_template()):
-            return [(start, self._with_stop(text, end)) for start, end in self._marked(messages)]
+    def _answer(self, before: Sequence[Message], message: Message) -> _Answer:
+        whole = self._rendered([*before, message])
+        prompt = self._prompt_of(before, whole, message.content)
+        written = whole.removeprefix(prompt) if whole.startswith(prompt) else ""
+        if written and self._habits.keeps(message.content, written):
+            return _Answer(prompt, self._habits.response(written, message.content), whole)
+        # what generation continues is the truth: the response is put after it as the row says it
+        response = self._habits.restored(message.content, whole)
+        return _Answer(prompt, response, prompt + response)
+
+    def _prompt_of(self, before: Sequence[Message], whole: str, content: str) -> str:
+        try:
+            return self._rendered(before, generation=True)
+        except TemplateError:
+            if before:
+                raise
+            return whole[: max(whole.find(content), 0)]  # many chat templates refuse an empty dialogue
+
+    def _text(self, messages: Sequence[Message], answers: Sequence[_Answer]) -> str:
+        """The whole dialogue."""
+        return answers[-1].text if messages[-1].role == "assistant" else self._rendered(messages)
+
+    def _standing(self, text: str, answers: Sequence[_Answer]) -> list[int]:
+        """Which turns stand in a text as they were generated. One that nothing ends does so at the very end only."""
+        return [
+            place
+            for place, answer in enumerate(answers)
+            if text == answer.text
+            or (self._habits.ended(answer.response) and text.startswith(answer.prompt + answer.response))
+        ]
+
+    def _marked(self, messages: Sequence[Message], *, generation: bool = False) -> tuple[str, list[Span]] | None:
+        """The text and the turns in it by generation markers; None where there are none, or they lead astray.
+
+        They do where a prompt is no beginning of the text, or where nothing ends a turn before another follows.
+        """
+        if not _MARKER.search(self._bound().get_chat_template()):
+            return None
+        text, marks = self._marks(messages, generation=generation)
+        turns = [place for place, message in enumerate(messages) if message.role == "assistant"]
+        if not generation:
+            self._check_marks(text, marks, turns)
+        prompts = [self._prompt_of(messages[:place], text, messages[place].content) for place in turns]
+        if not all(text.startswith(prompt) for prompt in prompts):
+            return None
+        spans = self._marked_spans(text, marks, [len(prompt) for prompt in prompts])
+        if (
+            not generation
+            and messages[-1].role == "assistant"
+            and len(prompts[-1]) not in {start for start, _ in spans}
+        ):
+            self._fail(
+                "begin the assistant's part where its generation prompt ends, got "
+                f"{text[: spans[-1][0]][-40:]!r} and {prompts[-1][-40:]!r}"
+            )
+        if any(not self._habits.ended(text[start:end]) for start, end in spans if end < len(text.rstrip())):
+            return None
+        return text, spans
+
+    def _marked_spans(self, text: str, marks: Sequence[Span], begins: Sequence[int]) -> list[Span]:
+        """What is learned of what is marked: from a prompt's end, through the first stop token of its turn."""
         spans = []
-        for index, message in enumerate(messages):
-            if message.role == "assistant":
-                before = self._rendered(messages[:index], generation=True)
-                whole = self._rendered(messages[: index + 1])
-                if not (whole.startswith(before) and text.startswith(whole)):
-                    self._fail(
-                        "render a dialogue as a continuation of its beginning, got another text at or after turn "
-                        f"{index + 1}"
-                    )
-                spans.append((len(before), self._turn_end(whole, len(before), message.content)))
-        return spans
+        for begin, after in pairwise([*begins, len(text) + 1]):
+            for start, end in marks:
+                if begin <= end and start < after:
+                    length = self._habits.through_stop(text[max(start, begin) :], end - max(start, begin))
+                    spans.append((max(start, begin), max(start, begin) + length))
+                    if self._habits.ended(text[spans[-1][0] : spans[-1][1]]):
+                        break
+        return [(start, end) for start, end in spans if end > start]
 
-    def _marked(self, messages: Sequence[Message]) -> list[Span]:
-        """Spans of characters between generation markers."""
+    def _marks(self, messages: Sequence[Message], *, generation: bool) -> tuple[str, list[Span]]:
+        """The text, and the spans of characters between generation markers."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         tokenizer = self._bound()
-        chat = [{"role": message.role, "content": message.content} for message in messages]
         render: Any = render_jinja_template  # its annotations are narrower than what it takes and returns
-        _, spans = render(
-            conversations=[chat],
+        self._rendered(messages, generation=generation)  # refuses in our own words
+        texts, spans = render(
+            conversations=[_chat(messages)],
             chat_template=tokenizer.get_chat_template(),
             return_assistant_tokens_mask=True,
+            add_generation_prompt=generation,
             **tokenizer.special_tokens_map,
         )
-        return [(start, end) for start, end in spans[0]]
+        return str(texts[0]), [(start, end) for start, end in spans[0]]
 
-    def _with_stop(self, text: str, end: int) -> int:
-        """The end of a span, past the stop string that follows it at once."""
-        return next((end + len(stop) for stop in self.stop if text.startswith(stop, end)), end)
-
-    def _turn_end(self, text: str, start: int, content: str) -> int:
-        """Where the turn that begins at `start` ends: after its last stop string, else before trailing white space."""
-        said = start + len(content) if text.startswith(content, start) else start
-        for stop in self.stop:
-            place = text.rfind(stop, said)
-            if place >= 0 and not text[place + len(stop) :].strip():
-                return place + len(stop)
-        return max(said, len(text.rstrip()))
-
-    def _check(self, messages: Sequence[Message], text: str, spans: list[Span]) -> None:
-        if not any(message.role == "assistant" for message in messages):
-            return
-        num_supervised = sum(end - start for start, end in spans)
-        if not num_supervised:
+    def _check_marks(self, text: str, marks: Sequence[Span], turns: Sequence[int]) -> None:
+        if turns and not marks:
             self._fail("show what the assistant wrote, got a rendering in which nothing is marked as the assistant's")
-        if num_supervised == len(text):
+        if turns and sum(end - start for start, end in marks) == len(text):
             self._fail("show what the assistant wrote, got a rendering in which all is marked as the assistant's")
-        if messages[-1].role == "assistant":
-            prompt = self._rendered(messages[:-1], generation=True) if len(messages) > 1 else text[: spans[-1][0]]
-            if text[: spans[-1][0]] != prompt:
-                self._fail(
-                    "begin the assistant's part where its generation prompt ends, got "
-                    f"{text[: spans[-1][0]][-40:]!r} and {prompt[-40:]!r}"
-                )
+
+
+def _chat(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as chat templates read them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def _segments(text: str, spans: Iterable[Span]) -> list[Segment]:
+    """The text, cut at the ends of the spans, which are supervised."""
+    segments, place = [], 0
+    for start, end in spans:
+        segments += [Segment(text[place:start], supervised=False, control=True)] if start > place else []
+        segments.append(Segment(text[start:end], supervised=True, control=True))
+        place = end
+    if place < len(text):
+        segments.append(Segment(text[place:], supervised=False, control=True))
+    return segments

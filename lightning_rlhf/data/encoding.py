@@ -53,11 +53,16 @@ class PieceEncoder:
         self._anchor_text = self._decode(self._anchor)
 
     @property
-    def bos_ids(self) -> list[int]:
-        """The beginning-of-sequence id, if this tokenizer puts one before every text; else nothing."""
-        bos = self.tokenizer.bos_token_id
-        ids = list(self.tokenizer(_ANCHORS[0])["input_ids"])
-        return [bos] if bos is not None and ids[:1] == [bos] else []
+    def prefix_ids(self) -> list[int]:
+        """What this tokenizer puts before every text by itself: BOS, several tokens (`[gMASK]<sop>`), or nothing."""
+        for anchor in _ANCHORS:
+            plain = list(self.tokenizer(anchor, add_special_tokens=False)["input_ids"])
+            ids = list(self.tokenizer(anchor)["input_ids"])
+            starts = range(len(ids) - len(plain) + 1) if plain else ()
+            for start in starts:
+                if ids[start : start + len(plain)] == plain:
+                    return ids[:start]
+        return []
 
     def protect(self, text: str, index: int) -> None:
         """From now on `text` in a piece that is not control does not become the token `index`."""

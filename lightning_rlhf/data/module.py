@@ -18,6 +18,7 @@ from lightning_rlhf.data.rows import PromptRows, Row, Tally, Tokenization
 from lightning_rlhf.data.sampling import EpochSampler, heldout_batches
 from lightning_rlhf.data.storage import OnBadRow, StoredRows, cache_folder, source_name, store_rows, tokenized_rows
 from lightning_rlhf.data.template_choice import choose_template
+from lightning_rlhf.data.template_faults import require_sound_template
 from lightning_rlhf.data.tokenization import PromptFormatter
 from lightning_rlhf.errors import ConfigError, DataError
 from lightning_rlhf.plugin_system.interfaces import DataSource, PromptTemplate
@@ -145,9 +146,11 @@ class RLHFData(L.LightningDataModule, ABC):
 
         Raises:
             DataError: the source cannot be read, or a row does not fit the model's positions.
+            TemplateError: the template has a fault that doctor fails.
         """
         label = label or split
         if label not in self._stored:
+            require_sound_template(self.formatter)
             source = source or self.source
             folder = self._folder()
             error: Exception | None = None

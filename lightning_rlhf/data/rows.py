@@ -109,7 +109,8 @@ class DemonstrationRows(Tokenization):
     def rows(self, record: Record, tally: Tally) -> Iterator[Row]:
         """One row of a dialogue; of a document as many as it takes."""
         if isinstance(record, Demonstration):
-            yield self._dialogue_row(record, tally)
+            for encoded in self._encoded(record):
+                yield self._dialogue_row(encoded, tally)
         elif isinstance(record, Text):
             yield from self._document_rows(record)
         else:
@@ -119,12 +120,17 @@ class DemonstrationRows(Tokenization):
         """Of its longest document: positions restart in each."""
         return int(max(row["lengths"]))
 
-    def _dialogue_row(self, record: Demonstration, tally: Tally) -> Row:
-        encoded = self.formatter.encode(record.messages)
+    def _encoded(self, record: Demonstration) -> list[Encoded]:
+        """The dialogue in as many rows as it takes to learn its turns."""
+        rows = self.formatter.encode_turns(record.messages)
+        if self.supervise == "all":
+            return rows
+        ids, supervised = rows[-1]
+        start = rows[-1].response_start
+        return [Encoded(ids, [learned and place >= start for place, learned in enumerate(supervised)])]
+
+    def _dialogue_row(self, encoded: Encoded, tally: Tally) -> Row:
         start = encoded.response_start
-        if self.supervise == "last":
-            last = [learned and place >= start for place, learned in enumerate(encoded.supervised)]
-            encoded = Encoded(encoded.ids, last)
         ids, supervised = encoded.ids, encoded.supervised
         if len(ids) > self.max_length:
             tally.num_truncated += 1

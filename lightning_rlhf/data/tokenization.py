@@ -63,11 +63,29 @@ class PromptFormatter:
         self.template = template.bind(tokenizer)
         self.tokenizer = tokenizer
         self._encoder = PieceEncoder(tokenizer)
-        self._bos_ids = self._encoder.bos_ids
+        self._prefix_ids = self._encoder.prefix_ids
         self._token_texts: dict[int, str] = {}
         self.stop_ids: tuple[int, ...] = self._find_stop_ids()
         """Tokens that end a response: the tokenizer's EOS first, if it has one."""
         self._protect_markers()
+
+    @cached_property
+    def bos_marks_turns(self) -> bool:
+        """Whether the template begins every turn with the BOS token (`<|im_start|>` of some tokenizers)."""
+        bos = self.tokenizer.bos_token_id
+        question, answer = Message("user", "q"), Message("assistant", "a")
+        try:
+            one, three = self.encode_prompt([question]), self.encode_prompt([question, answer, question])
+        except TemplateError:
+            return False
+        return bos is not None and bos not in self.stop_ids and three.count(bos) - one.count(bos) >= 2
+
+    def beginning(self, ids: Sequence[int]) -> int:
+        """How many tokens at the start of a row would begin any text: they stay where the text after them is cut."""
+        prefix, bos = self._prefix_ids, self.tokenizer.bos_token_id
+        if prefix and list(ids[: len(prefix)]) == prefix:
+            return len(prefix)
+        return int(bos is not None and list(ids[:1]) == [bos] and not self.bos_marks_turns)
 
     @cached_property
     def record(self) -> RecordedTemplate | None:
@@ -75,33 +93,35 @@ class PromptFormatter:
         return record_of(self._given)
 
     def encode(self, messages: Sequence[Message]) -> Encoded:
-        """The ids of a whole dialogue, every assistant turn supervised with the stop token that ends it.
+        """The ids of a dialogue in one rendering, its assistant turns supervised with the stop token that ends them.
 
         A turn without a stop token gets one. What the template writes after a last assistant turn is left out: nothing
         learns from it, and so a prompt's ids and its response's are the ids of the dialogue.
         """
-        blocks = _blocks(self.template.render(messages))
-        if messages[-1].role == "assistant" and len(blocks) > 1 and not blocks[-1].supervised:
-            blocks.pop()
-        ids, supervised = [], []
-        first = True
-        for block in blocks:
-            block_ids, learned = self._encode_block(block, first=first)
-            ids += block_ids
-            supervised += [block.supervised] * learned + [False] * (len(block_ids) - learned)
-            first = first and not any(text for text, _ in block.pieces)
-        bos = self._missing_bos(ids)
-        return Encoded([*bos, *ids], [False] * len(bos) + supervised)
+        return self._encode_rendering(self.template.render(messages), answered=messages[-1].role == "assistant")
+
+    def encode_turns(self, messages: Sequence[Message]) -> list[Encoded]:
+        """The ids of a dialogue in as many rows as it takes to learn each assistant turn once, as generation writes it.
+
+        That is one, `encode`, unless the template writes a turn otherwise once another follows it.
+        """
+        answered = messages[-1].role == "assistant"
+        renderings = self.template.renderings(messages)
+        rows = [self._encode_rendering(rendering, answered=answered) for rendering in renderings[-1:]]
+        for rendering in renderings[-2::-1]:
+            row = self._encode_rendering(rendering, answered=True)
+            rows.append(Encoded(row.ids, _unlearned(row, rows)))
+        return rows[::-1]
 
     def encode_prompt(self, messages: Sequence[Message], *, suffix_only: bool = False) -> list[int]:
         """The ids of what the policy continues.
 
         Args:
             messages: the turns so far.
-            suffix_only: the ids go on from others: no BOS and no dummy prefix at their start.
+            suffix_only: the ids go on from others: nothing that the tokenizer begins a text with, and no dummy prefix.
         """
         ids = self._encode_segments(self.template.generation_prompt(messages), first=not suffix_only)
-        return ids if suffix_only else [*self._missing_bos(ids), *ids]
+        return ids if suffix_only else [*self._missing_prefix(ids), *ids]
 
     def render_prompt(self, messages: Sequence[Message]) -> str:
         """The text of what the policy continues."""
@@ -126,10 +146,10 @@ class PromptFormatter:
         return ids[:learned]
 
     def encode_text(self, text: str) -> list[int]:
-        """The ids of a document: BOS if the tokenizer writes one, no special token out of the text, EOS at its end."""
+        """The ids of a document: what the tokenizer begins a text with, no special token out of the text, EOS."""
         ids = self._encoder.encode(text, control=False, first=True)
         eos = self.tokenizer.eos_token_id
-        return [*self._missing_bos(ids), *ids, *([] if eos is None else [eos])]
+        return [*self._missing_prefix(ids), *ids, *([] if eos is None else [eos])]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a prompt or a document as it was rendered: all but BOS, EOS and padding."""
@@ -181,8 +201,28 @@ class PromptFormatter:
                         if control:
                             self._encoder.protect_markers(text)
 
-    def _missing_bos(self, ids: Sequence[int]) -> list[int]:
-        return [] if list(ids[:1]) == self._bos_ids else self._bos_ids
+    def _encode_rendering(self, segments: Sequence[Segment], *, answered: bool) -> Encoded:
+        """The ids of a rendering; where the last turn is an answer, without what follows its stop token."""
+        blocks = _blocks(segments)
+        if answered and len(blocks) > 1 and not blocks[-1].supervised:
+            blocks.pop()
+        ids, supervised = [], []
+        first = True
+        for place, block in enumerate(blocks):
+            block_ids, learned = self._encode_block(block, first=first)
+            if answered and block.supervised and place == len(blocks) - 1:
+                block_ids = block_ids[:learned]
+            ids += block_ids
+            supervised += [block.supervised] * learned + [False] * (len(block_ids) - learned)
+            first = first and not any(text for text, _ in block.pieces)
+        prefix = self._missing_prefix(ids)
+        return Encoded([*prefix, *ids], [False] * len(prefix) + supervised)
+
+    def _missing_prefix(self, ids: Sequence[int]) -> list[int]:
+        """What the tokenizer begins a text with, less the part of it that the template wrote."""
+        prefix = self._prefix_ids
+        written = next((n for n in range(len(prefix), 0, -1) if prefix[-n:] == list(ids[:n])), 0)
+        return prefix[: len(prefix) - written]
 
     def _encode_segments(self, segments: Sequence[Segment], *, first: bool) -> list[int]:
         ids: list[int] = []
@@ -198,12 +238,32 @@ class PromptFormatter:
             ids += self._encoder.encode(text, control=control, first=first and place == 0)
         if not block.supervised:
             return ids, 0
-        last_stop = max((place for place, index in enumerate(ids) if index in self.stop_ids), default=None)
-        if last_stop is not None and not self._encoder.decode(ids[last_stop + 1 :]).strip():
-            # chat templates end a turn with a stop token and a line break: the policy never writes what follows a stop
-            return ids, last_stop + 1
+        stops = [place for place, index in enumerate(ids) if index in self.stop_ids]
+        if stops and self._is_blank(ids[stops[-1] + 1 :]):
+            # chat templates end a turn with a stop token, and a line break or another stop token: the policy never
+            # writes what follows its first
+            end = stops.pop()
+            while stops and self._is_blank(ids[stops[-1] + 1 : end]):
+                end = stops.pop()
+            return ids, end + 1
         ids.append(self.stop_ids[0])
         return ids, len(ids)
+
+    def _is_blank(self, ids: Sequence[int]) -> bool:
+        return not ids or not self._encoder.decode(ids).strip()
+
+
+def _unlearned(row: Encoded, rows: Sequence[Encoded]) -> list[bool]:
+    """What a row supervises that no other one does that begins with the same tokens."""
+    supervised = list(row.supervised)
+    for other in rows:
+        shared = next(
+            (place for place, (one, two) in enumerate(zip(row.ids, other.ids, strict=False)) if one != two),
+            min(len(row.ids), len(other.ids)),
+        )
+        for place in range(shared):
+            supervised[place] &= not other.supervised[place]
+    return supervised
 
 
 def _blocks(segments: Sequence[Segment]) -> list[_Block]:

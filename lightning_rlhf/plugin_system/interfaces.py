@@ -86,6 +86,14 @@ class PromptTemplate(_Configurable, ABC):
     def render(self, messages: Sequence[Message]) -> list[Segment]:
         """The whole dialogue; every assistant turn supervised, with what ends it, and nothing else."""
 
+    def renderings(self, messages: Sequence[Message]) -> list[list[Segment]]:
+        """The dialogue in as many renderings as it takes to learn each assistant turn as generation writes it.
+
+        That is one, unless a later turn changes how an earlier one is written. A turn that several renderings supervise
+        is learned once.
+        """
+        return [self.render(messages)]
+
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "PromptTemplate":
         """The template for this tokenizer; itself, unless the rendering depends on the tokenizer."""
         return self

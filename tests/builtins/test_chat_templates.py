@@ -73,7 +73,7 @@ def test_every_assistant_turn_is_supervised_to_its_end_marker_with_and_without_g
 def test_a_turn_without_an_end_marker_ends_before_the_line_break():
     template = bound(PLAIN_END)
     assert template.stop == ()
-    assert supervised(template.render(DIALOGUE)) == ["Hello! ", "See you"]
+    assert [supervised(rendering) for rendering in template.renderings(DIALOGUE)] == [["Hello! "], ["See you"]]
 
 
 @settings(deadline=None)
@@ -83,11 +83,7 @@ def test_the_generation_prompt_and_a_response_make_the_whole_dialogue(chat_templ
     messages = DIALOGUE[: 2 * num_pairs]
     messages = [*messages, Message("user", "And?")]
     prompt = text_of(template.generation_prompt(messages))
-    try:
-        whole = template.render([*messages, Message("assistant", response)])
-    except TemplateError:
-        assert not response.strip()  # an empty turn leaves nothing to supervise
-        return
+    whole = template.render([*messages, Message("assistant", response)])
     before = ""
     for segment in whole:
         if segment.supervised and len(before) >= len(prompt):
@@ -95,8 +91,7 @@ def test_the_generation_prompt_and_a_response_make_the_whole_dialogue(chat_templ
             assert segment.text.startswith(response)
             return
         before += segment.text
-    assert chat_template == PLAIN_END
-    assert not response
+    raise AssertionError("no response stands after the prompt")
 
 
 def test_a_dialogue_without_the_assistant_is_one_unsupervised_segment():
@@ -114,19 +109,11 @@ def test_a_dialogue_without_the_assistant_is_one_unsupervised_segment():
             "all is marked as the assistant's",
         ),
         (
-            "{% for message in messages %}{{ loop.revindex }}{{ message['content'] }}{% endfor %}",
-            "continuation of its beg",
-        ),
-        (
-            CHATML.replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>{% endif %}"),
-            "continuation of its beginning",
-        ),
-        (
             MARKED.replace("assistant\n{% endif %}", "assistant{% endif %}"),
             "begin the assistant's part where its generation prompt ends",
         ),
     ],
-    ids=["nothing_marked", "all_marked", "counts_from_the_end", "thinks_first", "prompt_too_short"],
+    ids=["nothing_marked", "all_marked", "prompt_too_short"],
 )
 def test_a_chat_template_that_hides_what_the_assistant_wrote_is_refused(chat_template, rule):
     with pytest.raises(TemplateError, match=rule):

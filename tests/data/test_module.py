@@ -5,8 +5,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning_rlhf.data import DemonstrationData, PromptData, RankingData
 from lightning_rlhf.data.rows import Tally
 from lightning_rlhf.data.storage import cache_folder
-from lightning_rlhf.errors import BadRowError, ConfigError, DataError, RecordError
-from lightning_rlhf.plugin_system.interfaces import RankingConverter
+from lightning_rlhf.errors import BadRowError, ConfigError, DataError, RecordError, TemplateError
+from lightning_rlhf.plugin_system.interfaces import RankingConverter, Segment
 from lightning_rlhf.records import Demonstration, Message, Prompt, Ranking, Text
 
 # Lightning 2.6.6 under torch 2.13; and it compares our few batches with its logging interval
@@ -383,3 +383,44 @@ def test_rows_of_similar_length_share_a_batch_where_that_is_asked_for(demonstrat
 def test_packed_rows_are_not_grouped_by_length(demonstration_data):
     with pytest.raises(ConfigError, match="group_by_length must be false with packing"):
         demonstration_data(packing=True, group_by_length=True)
+
+
+def test_a_run_refuses_the_template_that_doctor_fails(fakes, module, trainer):
+    class Thinking(fakes.JoinedTemplate):
+        def generation_prompt(self, messages):
+            return [*self.render(messages), Segment("Think! ", False)]
+
+    data = DemonstrationData(fakes.ListSource(demonstrations(3)), Thinking(), batch_size=2)
+    with pytest.raises(TemplateError, match=r"Thinking must be sound: what generation continues is not what training"):
+        trainer().fit(module(), data)
+
+
+def test_a_dialogue_whose_history_is_written_otherwise_becomes_a_row_per_answer(fakes, module, trainer):
+    class Forgetful(fakes.JoinedTemplate):
+        """Writes a mark into the last answer that the history drops."""
+
+        def render(self, messages):
+            last = len(messages) - 1
+            marked = [
+                Message(turn.role, f"!{turn.content}" if turn.role == "assistant" and place == last else turn.content)
+                for place, turn in enumerate(messages)
+            ]
+            return super().render(marked)
+
+        def renderings(self, messages):
+            ends = [place + 1 for place, turn in enumerate(messages) if turn.role == "assistant"]
+            rows = [self.render(messages[:end]) for end in ends]
+            return [
+                [Segment(part.text, part.supervised and place == len(row) - 1) for place, part in enumerate(row)]
+                for row in rows
+            ]
+
+        def generation_prompt(self, messages):
+            return [Segment(turn.content, False) for turn in messages]
+
+    turns = [Message("user", "ab"), Message("assistant", "c"), Message("user", "d"), Message("assistant", "e")]
+    data = DemonstrationData(fakes.ListSource([Demonstration(tuple(turns))]), Forgetful(), batch_size=1)
+    made = module()
+    trainer().fit(made, data)
+    texts = sorted(made.tokenizer.decode(batch.tokens.input_ids[0]) for batch in made.seen)
+    assert texts == ["ab!c</s>", "abcd!e</s>"]

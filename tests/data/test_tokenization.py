@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tokenizers import processors
 from transformers import AutoTokenizer, BertTokenizerFast, CanineTokenizer
 
 from lightning_rlhf.builtins.models import TinyModel
@@ -163,6 +164,47 @@ def test_what_a_template_supervises_after_the_stop_token_is_not_learned(simple_t
     assert [i for i, flag in zip(*encoded, strict=True) if flag] == formatter.encode_response(
         DIALOGUE[:1], " hello to  you"
     )
+
+
+@pytest.mark.parametrize("between", ["", "\n"])
+def test_a_turn_with_two_stop_tokens_ends_at_the_first_in_every_stage(simple_tokenizer, fakes, between):
+    class TwoStops(fakes.MarkedTemplate):
+        def render(self, messages):
+            segments = super().render(messages)
+            return [
+                Segment(f"{segment.text}{between}</s>", segment.supervised, control=True)
+                if segment.text == "<|end|>"
+                else segment
+                for segment in segments
+            ]
+
+    formatter = PromptFormatter(TwoStops(), simple_tokenizer)
+    end = simple_tokenizer.convert_tokens_to_ids("<|end|>")
+    assert end in formatter.stop_ids
+    response = formatter.encode_response(DIALOGUE[:1], " hello to  you")
+    assert response[-1] == end
+    assert len([index for index in response if index in formatter.stop_ids]) == 1
+    encoded = formatter.encode(DIALOGUE[:2])
+    assert encoded.ids == formatter.encode_prompt(DIALOGUE[:1]) + response
+    assert [index for index, flag in zip(*encoded, strict=True) if flag] == response
+    history = formatter.encode(DIALOGUE).ids
+    assert history[: len(encoded.ids)] == encoded.ids
+    assert history[len(encoded.ids) :][bool(between)] == simple_tokenizer.eos_token_id
+
+
+def test_all_that_the_tokenizer_begins_a_text_with_is_there_once(fakes):
+    tokenizer = fakes.byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[gMASK]", "<sop>"]})
+    begins = [tokenizer.convert_tokens_to_ids(token) for token in ("[gMASK]", "<sop>")]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[gMASK] <sop> $A", special_tokens=list(zip(("[gMASK]", "<sop>"), begins, strict=True))
+    )
+    for written in ("", "[gMASK]<sop>", "<sop>"):
+        formatter = PromptFormatter(fakes.MarkedTemplate(written), tokenizer)
+        for ids in (formatter.encode(DIALOGUE).ids, formatter.encode_prompt(DIALOGUE[:1])):
+            assert ids[:2] == begins
+            assert not {*ids[2:]}.intersection(begins)
+        assert formatter.encode_text("hello")[:2] == begins
 
 
 def test_a_response_decodes_up_to_its_stop_token_with_its_leading_space(tokenizer, fakes):

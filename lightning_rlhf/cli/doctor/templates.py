@@ -8,18 +8,11 @@ from lightning_rlhf.cli.doctor.subject import Subject
 from lightning_rlhf.cli.doctor.tokens import row_ids
 from lightning_rlhf.cli.token_text import visible
 from lightning_rlhf.data.template_choice import same_rendering
+from lightning_rlhf.data.template_faults import TURNS, joint_fault, supervision_fault
 from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.plugin_system.interfaces import Segment
-from lightning_rlhf.records import Message
 
 __all__ = ["RoundTrip", "SupervisedText", "TemplateChoice", "UnknownTokens"]
-
-_TURNS = (
-    Message("user", "Which colour is the sky?"),
-    Message("assistant", "It is blue."),
-    Message("user", "And at night?"),
-    Message("assistant", "Black, with stars."),
-)
 
 
 class RoundTrip(Check):
@@ -30,20 +23,14 @@ class RoundTrip(Check):
     def results(self, subject: Subject) -> Iterator[CheckResult]:
         """One for the joint, one for the text."""
         formatter = subject.formatter
-        for turns in (_TURNS[:2], _TURNS):
-            whole = formatter.encode(turns).ids
-            joined = formatter.encode_prompt(turns[:-1]) + formatter.encode_response(turns[:-1], turns[-1].content)
-            if joined != whole:
-                shown = visible("".join(formatter.response_tokens(joined)))
-                yield self.failed(
-                    f"what generation continues is not what training saw: prompt and response give {shown}, the "
-                    f"dialogue {visible(''.join(formatter.response_tokens(whole)))}",
-                    "Let render() of the template write the same text for a turn whether or not another follows it.",
-                )
-                return
-        rendered = "".join(segment.text for segment in _without_tail(formatter.template.render(_TURNS)))
+        if (fault := joint_fault(formatter)) is not None:
+            yield self.failed(visible(fault.finding), fault.fix)
+            return
+        rendered = "".join(segment.text for segment in _without_tail(formatter.template.renderings(TURNS)[-1]))
         bos, eos = formatter.tokenizer.bos_token or "", formatter.tokenizer.eos_token or ""
-        decoded = str(formatter.tokenizer.decode(formatter.encode(_TURNS).ids, clean_up_tokenization_spaces=False))
+        decoded = str(
+            formatter.tokenizer.decode(formatter.encode_turns(TURNS)[-1].ids, clean_up_tokenization_spaces=False)
+        )
         if _bare(decoded, bos, eos) != _bare(rendered, bos, eos):
             yield self.warned(
                 f"the tokenizer does not keep the text: {visible(rendered)} becomes {visible(decoded)}",
@@ -83,21 +70,14 @@ class SupervisedText(Check):
     def results(self, subject: Subject) -> Iterator[CheckResult]:
         """One."""
         formatter = subject.formatter
-        encoded = formatter.encode(_TURNS)
-        learned = [index for index, supervised in zip(encoded.ids, encoded.supervised, strict=True) if supervised]
-        text = "".join(formatter.response_tokens(learned))
-        fix = (
-            "Let render() of the template mark the assistant's turns, with what ends them, as supervised: nothing else."
-        )
-        said = {role: [turn.content for turn in _TURNS if turn.role == role] for role in ("user", "assistant")}
-        if others := [content for content in said["user"] if content in text]:
-            yield self.failed(f"what the user says is learned: {visible(others[0])}", fix)
-        elif missing := [content for content in said["assistant"] if content not in text]:
-            yield self.failed(f"what the assistant says is not learned: {visible(missing[0])}", fix)
-        elif not any(index in formatter.stop_ids for index in learned):
-            yield self.failed("no stop token is learned: the model would never end a response", fix)
-        else:
-            yield self.passed(f"learned of a dialogue: {visible(text)}")
+        if (fault := supervision_fault(formatter)) is not None:
+            yield self.failed(visible(fault.finding), fault.fix)
+            return
+        rows = formatter.encode_turns(TURNS)
+        learned = [index for row in rows for index, supervised in zip(*row, strict=True) if supervised]
+        several = f", in {len(rows)} rows: the template writes a turn otherwise once another follows it"
+        shown = visible("".join(formatter.response_tokens(learned)))
+        yield self.passed(f"learned of a dialogue: {shown}{several if len(rows) > 1 else ''}")
 
 
 class TemplateChoice(Check):

@@ -11,6 +11,7 @@ from lightning_rlhf.cli.doctor.check import Check, CheckResult
 from lightning_rlhf.cli.doctor.subject import Subject
 from lightning_rlhf.cli.token_text import visible
 from lightning_rlhf.data.rows import Row
+from lightning_rlhf.data.template_faults import TemplateFault, bos_fault
 from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.records import Message
 
@@ -100,24 +101,24 @@ class OneBOS(Check):
 
     def results(self, subject: Subject) -> Iterator[CheckResult]:
         """One."""
-        bos, stops = subject.module.tokenizer.bos_token_id, subject.formatter.stop_ids
+        formatter = subject.formatter
+        bos = formatter.tokenizer.bos_token_id
         if bos is None:
             yield self.passed("the tokenizer has no BOS")
             return
-        probe = subject.formatter.encode_prompt((Message("user", "q"),))
-        doubled = [ids for ids in (probe, *map(row_ids, subject.sample.rows)) if ids[:2] == [bos, bos]]
-        # where one token is BOS and EOS, it stands in the middle of dialogues by right
-        scattered = bos not in stops and probe.count(bos) > 1
-        named = _named(subject.module.tokenizer, [bos])
-        if doubled or scattered:
-            shown = visible("".join(subject.formatter.response_tokens((doubled or [probe])[0][:8])))
-            yield self.failed(
-                f"more than one {named} at the beginning: {shown}",
-                "Write the BOS in the template or leave it to the tokenizer, which adds one where none is: at the very "
-                "start, as one token, once.",
-            )
+        named = _named(formatter.tokenizer, [bos])
+        doubled = next((ids for ids in map(row_ids, subject.sample.rows) if ids[:2] == [bos, bos]), None)
+        fault = bos_fault(formatter)
+        if fault is None and doubled is not None:
+            shown = "".join(formatter.response_tokens(doubled[:8]))
+            fault = TemplateFault(f"more than one {named} at the beginning: {shown}", "Leave the BOS out of the rows.")
+        if fault is not None:
+            yield self.failed(visible(fault.finding), fault.fix)
+        elif formatter.bos_marks_turns:
+            yield self.passed(f"{named} begins every turn, as the template writes it")
         else:
-            yield self.passed(f"{named} first, once" if probe[:1] == [bos] else f"{named} is not used")
+            used = bos in formatter.encode_prompt((Message("user", "q"),))
+            yield self.passed(f"{named} first, once" if used else f"{named} is not used")
 
 
 def row_ids(row: Row) -> list[int]:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from lightning_rlhf.builtins.templates import ChatMLTemplate
+from lightning_rlhf.builtins.templates import ChatMLTemplate, TokenizerTemplate
 from lightning_rlhf.cli.doctor.tokens import OneBOS, PadToken, StopTokens, Vocabulary
 from lightning_rlhf.plugin_system.interfaces import Segment
 from lightning_rlhf.records import Demonstration, Message
@@ -101,3 +101,15 @@ def test_a_bos_that_is_the_eos_may_stand_between_turns(kit):
         tokenizer.bos_token = "</s>"
 
     assert kit.statuses(OneBOS(), kit.subject("sft", base=kit.Altered(change))) == ["PASS"]
+
+
+def test_a_bos_that_begins_every_turn_passes(kit):
+    def change(model, tokenizer):
+        tokenizer.add_special_tokens({"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"})
+        tokenizer.chat_template = ChatMLTemplate().chat_template
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+
+    for template in (ChatMLTemplate(), TokenizerTemplate()):
+        result = kit.only(OneBOS(), kit.subject("sft", base=kit.Altered(change), data={"template": template}))
+        assert result.status == "PASS"
+        assert "<|im_start|> (259) begins every turn" in result.finding
