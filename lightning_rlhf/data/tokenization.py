@@ -152,7 +152,9 @@ class PromptFormatter:
         return [*self._missing_prefix(ids), *ids, *([] if eos is None else [eos])]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of a prompt or a document as it was rendered: all but BOS, EOS and padding."""
+        """The text of a prompt or a document as it was rendered: all but what begins any text, EOS and padding."""
+        if list(ids[: len(self._prefix_ids)]) == self._prefix_ids:
+            ids = ids[len(self._prefix_ids) :]
         return self._encoder.decode_whole([index for index in ids if index not in self._unwritten_ids])
 
     def decode_response(self, ids: Sequence[int]) -> str:
