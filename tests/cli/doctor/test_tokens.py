@@ -9,7 +9,7 @@ from lightning_rlhf.records import Demonstration, Message
 
 
 def without_eos(model, tokenizer):
-    tokenizer.eos_token = None
+    tokenizer.eos_token = model.config.eos_token_id = None
 
 
 def test_a_tokenizer_without_a_stop_token_fails(kit):
