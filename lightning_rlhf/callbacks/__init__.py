@@ -1,5 +1,6 @@
 """Callbacks that modules bring along, so that a plain Trainer does what the command line does, and that users name."""
 
+from lightning_rlhf.callbacks.averaged_weights import averaged_weights
 from lightning_rlhf.callbacks.collapse_watch import CollapseWatch
 from lightning_rlhf.callbacks.learning_watch import LearningWatch
 from lightning_rlhf.callbacks.model_export import ModelExport
@@ -15,4 +16,5 @@ __all__ = [
     "RolloutCallback",
     "Sample",
     "SampleTable",
+    "averaged_weights",
 ]

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from transformers.utils import logging as transformers_logging
 
 from lightning_rlhf.arguments import require_at_least, require_one_of
+from lightning_rlhf.callbacks.averaged_weights import averaged_weights
 from lightning_rlhf.callbacks.collapse_signs import IterationRecord, Limits
 from lightning_rlhf.callbacks.heldout_scorers import HeldoutScorers
 from lightning_rlhf.callbacks.model_export import ModelExport
@@ -164,7 +165,7 @@ class CollapseWatch(RolloutCallback):
         )
         self._take(trainer.strategy.broadcast(record))  # one rank's numbers decide on all
         if self.on_collapse == "best" and self._is_best() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            with _without_bars():
+            with _without_bars(), averaged_weights(trainer, pl_module):
                 pl_module.export(Path(trainer.default_root_dir) / _BEST)
             self._best = iteration
 

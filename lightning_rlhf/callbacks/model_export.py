@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from lightning_rlhf.callbacks.averaged_weights import take_averaged_weights
 from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
 from lightning_rlhf.files import whole_folder
 
@@ -46,6 +47,7 @@ class ModelExport(Callback):
         if stage != "fit" or self._exported or not trainer.global_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         pl_module.to(trainer.strategy.root_device)  # from where Lightning has taken it, and processes can talk
+        take_averaged_weights(trainer, pl_module)
         self._export(trainer, pl_module)
         pl_module.cpu()
 

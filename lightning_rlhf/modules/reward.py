@@ -1,6 +1,7 @@
 """A reward model from rankings."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from lightning_rlhf.arguments import require, require_at_least, require_one_of
 from lightning_rlhf.batches import RankingBatch
-from lightning_rlhf.callbacks import Sample
+from lightning_rlhf.callbacks import Sample, averaged_weights
 from lightning_rlhf.data import RankingData
 from lightning_rlhf.functional import (
     centering_penalty,
@@ -107,6 +108,8 @@ class RewardModule(RLHFModule):
         self.length_accuracy = RankingAccuracy()
         self._trained_bias: float | None = None
         """The head's bias before the scores were centred; None while they are not. Training goes on from it."""
+        self._average_is_centred = False
+        """Whether that was the bias of averaged weights, and not of those in training."""
         self._samples: list[Sample] = []
         self.train()  # dropout is at zero in every model: the mode says no more than that this is training
 
@@ -124,7 +127,8 @@ class RewardModule(RLHFModule):
 
     def export(self, path: Path) -> None:
         """Centres the scores, unless the last epoch's end did, and writes `model/`."""
-        self._centre_scores()
+        if self._trained_bias is None:
+            self._shift_scores()  # of the weights as they are: averages have taken their place by now
         super().export(path)
 
     def write_model(self, path: Path) -> None:
@@ -141,7 +145,8 @@ class RewardModule(RLHFModule):
     def on_train_batch_start(self, batch: RankingBatch, batch_idx: int) -> None:
         """Takes the centring back when training goes on: a resumed run learns exactly as an uninterrupted one."""
         if self._trained_bias is not None:
-            with torch.no_grad():
+            shifted = averaged_weights(self.trainer, self, due=False) if self._average_is_centred else nullcontext()
+            with torch.no_grad(), shifted:
                 self.model.head.bias.fill_(self._trained_bias)
             self._trained_bias = None
 
@@ -180,9 +185,13 @@ class RewardModule(RLHFModule):
         return loss
 
     def _centre_scores(self) -> None:
-        """Shifts the head's bias so that the training split's responses score 0 on average; once is enough."""
-        if self._trained_bias is not None:
-            return
+        """Has the model that the run leaves score the training split's responses 0 on average; once is enough."""
+        if self._trained_bias is None:
+            with averaged_weights(self.trainer, self) as self._average_is_centred:
+                self._shift_scores()
+
+    def _shift_scores(self) -> None:
+        """Shifts the head's bias, and keeps what it was."""
         mean = MeanPerItem().to(self.device)
         was_training = self.training
         self.eval()
@@ -203,12 +212,17 @@ class RewardModule(RLHFModule):
         super().on_save_checkpoint(checkpoint)
         if self.trainer.training and self.trainer.should_stop:
             self._centre_scores()  # early stopping decides after the epoch's end; the weights here are not yet written
-        checkpoint["lightning_rlhf"]["reward"] = {"trained_bias": self._trained_bias}
+        checkpoint["lightning_rlhf"]["reward"] = {
+            "trained_bias": self._trained_bias,
+            "average_is_centred": self._average_is_centred,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on with it."""
         super().on_load_checkpoint(checkpoint)
-        self._trained_bias = checkpoint["lightning_rlhf"]["reward"]["trained_bias"]
+        saved = checkpoint["lightning_rlhf"]["reward"]
+        self._trained_bias = saved["trained_bias"]
+        self._average_is_centred = saved.get("average_is_centred", False)
 
     # Validation, test, predict
 
