@@ -2,7 +2,6 @@
 
 import json
 import sys
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_rlhf.files import clear_storage_errors, written_beside
+from lightning_rlhf.terminal import escaped
 
 __all__ = ["Sample", "SampleTable"]
 
@@ -94,10 +94,10 @@ class SampleTable(Callback):
         for heading in ("prompt", "response"):
             table.add_column(heading, overflow="fold", ratio=1)
         for heading in columns:
-            table.add_column(Text(heading), justify="right", no_wrap=True)
+            table.add_column(Text(escaped(heading)), justify="right", no_wrap=True)
         for row, sample in enumerate(samples):
             texts = [sample.label, _shortened(sample.prompt), _shortened(sample.response)]
-            table.add_row(*(Text(_visible(text)) for text in texts), *(column[row] for column in columns.values()))
+            table.add_row(*(Text(escaped(text)) for text in texts), *(column[row] for column in columns.values()))
         Console(file=sys.stdout).print(table)
 
 
@@ -112,14 +112,6 @@ def _forget(path: Path, step: int) -> None:
 def _shortened(text: str, length: int = 400) -> str:
     """The end of a long text: of a prompt it is what the response answers."""
     return text if len(text) <= length else f"… {text[-length:]}"
-
-
-def _visible(text: str) -> str:
-    """Control characters as escapes: an untrained model may well write what moves the cursor or clears the screen."""
-    return "".join(
-        character if character == "\n" or unicodedata.category(character) != "Cc" else ascii(character)[1:-1]
-        for character in text
-    )
 
 
 def _number_columns(samples: list[Sample]) -> dict[str, list[str]]:

@@ -21,6 +21,8 @@ from typing import Self
 
 import psutil
 
+from lightning_rlhf.terminal import escaped
+
 __all__ = ["LockHeldError", "Owner", "OwnershipLock", "is_owned"]
 
 _BEAT_S = 15.0
@@ -121,7 +123,7 @@ class OwnershipLock:
                 if is_owned(path, patience_s=_SILENCE_S):
                     raise LockHeldError(path, owner)
                 name = owner or "a process that it does not name"
-                print(f"lightning-rlhf: {path} was left behind by {name}, which is gone.", file=sys.stderr)
+                print(escaped(f"lightning-rlhf: {path} was left behind by {name}, which is gone."), file=sys.stderr)
             _remove_if_of(path, owner)
         lock._sweep()
         threading.Thread(target=lock._touch_again_and_again, daemon=True, name="lightning-rlhf lock").start()
@@ -193,7 +195,8 @@ def is_owned(path: Path, patience_s: float = 0.0) -> bool:
         return False
     if not patience_s:
         return True
-    print(f"lightning-rlhf: waiting to see whether {owner or f'the owner of {path}'} is alive ...", file=sys.stderr)
+    who = owner or f"the owner of {path}"
+    print(escaped(f"lightning-rlhf: waiting to see whether {who} is alive ..."), file=sys.stderr)
     end = time.monotonic() + patience_s
     while time.monotonic() < end:
         time.sleep(min(1.0, patience_s / 10))

@@ -15,6 +15,7 @@ from lightning_rlhf.cli.config_differences import config_differences
 from lightning_rlhf.cli.parser import header
 from lightning_rlhf.cli.resumed_config import CONFIG_IN_CHECKPOINT
 from lightning_rlhf.files import written_beside
+from lightning_rlhf.terminal import escaped
 
 __all__ = ["ConfigFile"]
 
@@ -104,7 +105,7 @@ class ConfigFile(SaveConfigCallback):
         differences = config_differences(checkpoint[CONFIG_IN_CHECKPOINT], self._text, self._given)
         if differences:
             lines = "\n  ".join(["the config differs from the one that the checkpoint was trained with:", *differences])
-            print(f"lightning-rlhf: {lines}", file=sys.stderr)
+            print(escaped(f"lightning-rlhf: {lines}"), file=sys.stderr)
 
     @cached_property
     def _text(self) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_rlhf.terminal import escaped
+
 __all__ = ["HelpFormatter", "reworded"]
 
 _CLASSES = re.compile(r"known subclasses: (?P<paths>[\w.]+(, [\w.]+)*)")
@@ -32,8 +34,16 @@ class HelpFormatter(DefaultHelpFormatter):
         if usage is not None:
             super().add_usage(usage, actions, *args, **kwargs)
 
+    def add_text(self, text: str | None) -> None:
+        """Show a description, which may be a plug-in's."""
+        super().add_text(text if text is None else escaped(text))
+
+    def start_section(self, heading: str | None) -> None:
+        """Begin a group, whose heading may be a plug-in's."""
+        super().start_section(heading if heading is None else escaped(heading))
+
     def _expand_help(self, action: Any) -> str:
-        text: str = super()._expand_help(action)
+        text: str = escaped(super()._expand_help(action))
         return _CLASSES.sub(lambda match: f"classes: {_short(match['paths'])}", text)
 
 

@@ -43,6 +43,7 @@ from lightning_rlhf.cli.loggers import default_loggers
 from lightning_rlhf.cli.parser import Parser, ReportedError, header, reads_local_configs
 from lightning_rlhf.cli.resumed_config import argument_names, filled_in, plain_config, saved_config
 from lightning_rlhf.errors import ConfigError, ModelError
+from lightning_rlhf.terminal import escaped
 
 __all__ = ["RLHFCLI", "base_classes"]
 
@@ -322,7 +323,7 @@ class RLHFCLI(LightningCLI):
         """After SIGTERM: a job's log shows what became of it."""
         last = last_checkpoint(self.directory.path)
         go_on = "nothing was saved" if last is None else f"go on with --ckpt_path {self.directory.named(last)}"
-        print(f"lightning-rlhf: terminated after step {self.trainer.global_step}: {go_on}", file=sys.stderr)
+        print(escaped(f"lightning-rlhf: terminated after step {self.trainer.global_step}: {go_on}"), file=sys.stderr)
 
     def _stop_other_ranks(self) -> None:
         """Ends the processes that this one started: left alone they would wait for it in a collective."""
@@ -362,8 +363,10 @@ class RLHFCLI(LightningCLI):
         if self.config[self.subcommand].ckpt_path is None and checkpoints(root) and _is_first_process():
             trained = "last" if last_checkpoint(root) else str(self.directory.named(checkpoints(root)[-1]))
             print(
-                "lightning-rlhf: this is the base as it is, before training. What the run in "
-                f"{self.directory.shown} has trained is --ckpt_path {trained}",
+                escaped(
+                    "lightning-rlhf: this is the base as it is, before training. What the run in "
+                    f"{self.directory.shown} has trained is --ckpt_path {trained}"
+                ),
                 file=sys.stderr,
             )
 

@@ -2,16 +2,19 @@
 
 import difflib
 import gc
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 from lightning_rlhf.errors import ConfigError, LightningRLHFError
 from lightning_rlhf.plugin_system.reporting import PluginWarning
+from lightning_rlhf.terminal import escaped
 from lightning_rlhf.version import __version__
 
 __all__ = ["KERNEL_CACHES", "main"]
@@ -66,13 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:  # the process is this command's own
         os.environ.update({name: value for name, value in KERNEL_CACHES.items() if name not in os.environ})
-    format_before, warnings.formatwarning = warnings.formatwarning, _formatted_warning
     try:
-        status = _run(words, import_module if argv is not None else _import_for_good)
-        sys.stdout.flush()
-        return status
+        with _safe_messages():
+            status = _run(words, import_module if argv is not None else _import_for_good)
+            sys.stdout.flush()
+            return status
     except LightningRLHFError as error:
-        print(f"lightning-rlhf: error: {error}", file=sys.stderr)
+        print(f"lightning-rlhf: error: {escaped(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("lightning-rlhf: interrupted", file=sys.stderr)
@@ -80,8 +83,6 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     except BrokenPipeError:  # whoever read the output has seen enough: `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered must not fail again at exit
         return _BROKEN_PIPE
-    finally:
-        warnings.formatwarning = format_before
 
 
 def _run(words: list[str], imported: Callable[[str], ModuleType]) -> int | None:
@@ -121,12 +122,35 @@ def _import_for_good(name: str) -> ModuleType:
     return module
 
 
+@contextmanager
+def _safe_messages() -> Iterator[None]:
+    """Inside, no warning and no log line acts on the terminal: both may hold what files, models and plug-ins say."""
+    format_before, made = warnings.formatwarning, logging.getLogRecordFactory()
+
+    def escaped_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = made(*args, **kwargs)
+        if isinstance(record.msg, str):
+            try:
+                record.msg, record.args = escaped(record.getMessage()), ()
+            except (TypeError, ValueError):  # arguments that do not fit: logging tells of them itself
+                return record
+        return record
+
+    warnings.formatwarning = _formatted_warning
+    logging.setLogRecordFactory(escaped_record)
+    try:
+        yield
+    finally:
+        warnings.formatwarning = format_before
+        logging.setLogRecordFactory(made)
+
+
 def _formatted_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     if issubclass(category, PluginWarning):  # the line of our own code that warns helps nobody
-        return f"lightning-rlhf: warning: {message}\n"
-    return _default_format(message, category, filename, lineno, line)
+        return f"lightning-rlhf: warning: {escaped(message)}\n"
+    return escaped(_default_format(message, category, filename, lineno, line))
 
 
 _default_format = warnings.formatwarning

@@ -5,6 +5,7 @@ import sys
 import warnings
 
 from lightning_rlhf.errors import PluginError
+from lightning_rlhf.terminal import escaped
 
 __all__ = ["PluginWarning", "Reporter"]
 
@@ -34,7 +35,7 @@ class Reporter:
         if self.strict:
             raise PluginError(message)
         if _is_rank_zero() and not _is_worker():
-            warnings.warn(message, PluginWarning, stacklevel=2)
+            warnings.warn(escaped(message), PluginWarning, stacklevel=2)
 
 
 def _is_rank_zero() -> bool:

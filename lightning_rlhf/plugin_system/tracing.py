@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from lightning_rlhf.errors import PluginError
+from lightning_rlhf.terminal import escaped
 
 __all__ = ["Tracer"]
 
@@ -55,7 +56,7 @@ class Tracer:
         if self.enabled:
             rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK"))
             place = "" if rank is None else f" rank {rank}:"
-            print(f"lightning-rlhf: trace:{place} {who}: {text}", file=sys.stderr)
+            print(escaped(f"lightning-rlhf: trace:{place} {who}: {text}"), file=sys.stderr)
 
 
 def _milliseconds(start: float) -> str:

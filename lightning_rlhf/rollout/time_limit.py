@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from lightning_rlhf.terminal import escaped
+
 __all__ = ["TimeLimitError", "time_limit"]
 
 _AGAIN_S = 5.0
@@ -95,5 +97,7 @@ class _Watch:
             signal.pthread_kill(self._main, signal.SIGALRM)
             if self.over.wait(_AGAIN_S):
                 return
-        print(f"lightning-rlhf: error: {self._describe()} It cannot be interrupted.", file=sys.stderr, flush=True)
+        print(
+            escaped(f"lightning-rlhf: error: {self._describe()} It cannot be interrupted."), file=sys.stderr, flush=True
+        )
         os._exit(_EXIT_CODE)

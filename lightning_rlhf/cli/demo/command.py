@@ -24,6 +24,7 @@ from lightning_rlhf.cli.demo.report import Table, draw_curves, write_report
 from lightning_rlhf.cli.demo.targets import targets
 from lightning_rlhf.cli.lightning import run as run_trainer_command
 from lightning_rlhf.errors import RunDirectoryError
+from lightning_rlhf.terminal import escaped
 
 __all__ = ["run"]
 
@@ -249,7 +250,7 @@ class Demo:
         for heading in table.headings:
             shown.add_column(heading, overflow="fold")
         for row in table.rows:
-            shown.add_row(*(Text(cell) for cell in row))
+            shown.add_row(*(Text(escaped(cell)) for cell in row))
         self.console.print(shown)
 
     def _timed(self, name: str, work: Any) -> Any:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from lightning_rlhf.cli.doctor.check import CheckResult, Status
 from lightning_rlhf.cli.doctor.subject import Subject
-from lightning_rlhf.cli.token_text import visible
+from lightning_rlhf.terminal import visible
 
 __all__ = ["ShownRow", "print_result", "print_rows", "shown_rows", "summary"]
 

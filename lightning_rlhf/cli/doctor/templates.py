@@ -6,11 +6,11 @@ from lightning_rlhf.builtins.templates import PlainTemplate
 from lightning_rlhf.cli.doctor.check import Check, CheckResult
 from lightning_rlhf.cli.doctor.subject import Subject
 from lightning_rlhf.cli.doctor.tokens import row_ids
-from lightning_rlhf.cli.token_text import visible
 from lightning_rlhf.data.template_choice import same_rendering
 from lightning_rlhf.data.template_faults import TURNS, joint_fault, supervision_fault
 from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.plugin_system.interfaces import Segment
+from lightning_rlhf.terminal import visible
 
 __all__ = ["RoundTrip", "SupervisedText", "TemplateChoice", "UnknownTokens"]
 

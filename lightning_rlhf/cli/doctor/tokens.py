@@ -9,11 +9,11 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from lightning_rlhf.cli.doctor.check import Check, CheckResult
 from lightning_rlhf.cli.doctor.subject import Subject
-from lightning_rlhf.cli.token_text import visible
 from lightning_rlhf.data.rows import Row
 from lightning_rlhf.data.template_faults import TemplateFault, bos_fault
 from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.records import Message
+from lightning_rlhf.terminal import visible
 
 __all__ = ["OneBOS", "PadToken", "StopTokens", "Vocabulary"]
 

@@ -21,6 +21,7 @@ from lightning_rlhf.data.rows import Row, Tally
 from lightning_rlhf.data.storage import source_name
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.plugin_system.interfaces import SPLITS
+from lightning_rlhf.terminal import escaped
 
 __all__ = ["run"]
 
@@ -45,7 +46,7 @@ def run(argv: Sequence[str]) -> int:
         print_inspection(Console(file=sys.stdout, highlight=False, width=wide), inspection)
     else:
         write_page(own.html, inspection)
-        print(f"{title} is in {own.html}")
+        print(escaped(f"{title} is in {own.html}"))
     return 0
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from string import Template
 
 from lightning_rlhf.cli.inspect.tables import Inspection, Table
-from lightning_rlhf.cli.token_text import visible
 from lightning_rlhf.errors import ConfigError
+from lightning_rlhf.terminal import visible
 
 __all__ = ["write_page"]
 

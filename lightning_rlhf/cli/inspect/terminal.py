@@ -6,7 +6,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lightning_rlhf.cli.inspect.tables import Inspection, Kind, Table
-from lightning_rlhf.cli.token_text import visible
+from lightning_rlhf.terminal import visible
 
 __all__ = ["print_inspection"]
 
@@ -40,9 +40,9 @@ def _rich(table: Table) -> RichTable:
     )
     for heading in table.headings:
         if heading in _TEXT_COLUMNS:
-            made.add_column(heading, overflow="fold")
+            made.add_column(visible(heading), overflow="fold")
         else:
-            made.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
+            made.add_column(visible(heading).replace(" ", "\n"), justify="right", no_wrap=True)
     for line, kind in zip(table.lines, table.kinds, strict=True):
         made.add_row(*(Text(visible(cell)) for cell in line), style=_COLOURS[kind])
     return made

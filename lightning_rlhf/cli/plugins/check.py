@@ -1,5 +1,6 @@
 """`plugins check`: the contract tests on what is installed, a line per component."""
 
+from lightning_rlhf.terminal import escaped
 from lightning_rlhf.testing.checking import CheckResult, iterate_checks
 
 __all__ = ["check"]
@@ -21,7 +22,7 @@ def check(distribution: str | None) -> int:
     """
     results = []
     for result in iterate_checks(distribution):
-        print("\n".join(_lines(result)), flush=True)
+        print(escaped("\n".join(_lines(result))), flush=True)
         results.append(result)
     counts = {verdict: sum(result.verdict == verdict for result in results) for verdict in _WORDS}
     parts = [f"{counts['pass']} passed", f"{counts['fail']} failed"]

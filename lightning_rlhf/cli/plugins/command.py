@@ -9,6 +9,7 @@ from lightning_rlhf.cli.plugins.listing import as_json, as_text
 from lightning_rlhf.cli.plugins.names import check_kind
 from lightning_rlhf.plugin_system.component import KINDS
 from lightning_rlhf.plugin_system.manager import plugin_manager
+from lightning_rlhf.terminal import escaped
 
 __all__ = ["run"]
 
@@ -60,13 +61,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    print(as_json(plugin_manager()) if arguments.json else as_text(plugin_manager()))
+    print(as_json(plugin_manager()) if arguments.json else escaped(as_text(plugin_manager())))
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
     check_kind(arguments.kind)
-    print(import_module("lightning_rlhf.cli.plugins.show").description(arguments.kind, arguments.name))
+    print(escaped(import_module("lightning_rlhf.cli.plugins.show").description(arguments.kind, arguments.name)))
     return 0
 
 
