@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,8 @@ _WAIT_S = 60.0
 class VerdictCache:
     """A file of verdicts by key.
 
-    Opened for each call and closed again, so that it survives pickling, forks and threads.
+    Opened for each call and closed again, so that it survives pickling, forks and threads. Verdicts quote responses, so
+    its file is its owner's alone.
 
     Args:
         path: the file, made with its folder when first written; `~` is the home directory.
@@ -52,7 +54,8 @@ class VerdictCache:
     def _opened(self) -> Iterator[sqlite3.Connection]:
         path = Path(self.path).expanduser()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_private(path)
             with contextlib.closing(sqlite3.connect(path, timeout=_WAIT_S)) as database:
                 database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, verdict TEXT NOT NULL)")
                 yield database
@@ -61,6 +64,15 @@ class VerdictCache:
                 f"the cache of a judge must be a writable SQLite file, got {str(path)!r} ({error}). "
                 "Delete it, name another one, or set cache to null."
             ) from error
+
+
+def _make_private(path: Path) -> None:
+    """Makes the file, readable for its owner from the first moment; one that everybody may read is closed to others."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        if path.stat().st_mode & 0o004 and path.stat().st_uid == os.getuid():
+            path.chmod(0o600)
 
 
 def content_key(content: Mapping[str, Any]) -> str:

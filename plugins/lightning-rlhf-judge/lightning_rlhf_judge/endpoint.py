@@ -17,6 +17,7 @@ import httpx2
 import tenacity
 
 from lightning_rlhf.errors import ConfigError, ScorerError
+from lightning_rlhf_judge.secrets import without_key
 from lightning_rlhf_judge.template import shortened
 
 __all__ = ["Endpoint", "Reply"]
@@ -24,6 +25,8 @@ __all__ = ["Endpoint", "Reply"]
 # Busy, slow or broken for now; any other refusal stays one however often it is asked.
 _PASSING = frozenset({408, 409, 425, 429})
 _FIRST_WAIT_S = 0.5
+_LARGEST_REPLY = 8 * 2**20
+"""Bytes, unpacked. A verdict takes a few hundred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,8 @@ class Connection(contextlib.AbstractAsyncContextManager["Connection"]):
         self._random = random.Random()  # the pauses differ from run to run; the run's own generators are left alone
         self._turns = asyncio.Semaphore(num_connections)
         self._client = httpx2.AsyncClient(
-            headers={"Content-Type": "application/json"} | ({} if key is None else {"Authorization": f"Bearer {key}"}),
+            headers={"Content-Type": "application/json", "Accept-Encoding": "identity"}
+            | ({} if key is None else {"Authorization": f"Bearer {key}"}),
             timeout=None,  # its limits are for each read, which a server that trickles never exceeds: see _exchange
             limits=httpx2.Limits(max_connections=num_connections),
         )
@@ -148,7 +152,7 @@ class Connection(contextlib.AbstractAsyncContextManager["Connection"]):
                 status, headers, content = await self._exchange(body)
         except TimeoutError:
             raise _PassingFaultError(f"no whole reply within {self._endpoint.timeout_s:g} s") from None
-        except httpx2.TransportError as error:
+        except (httpx2.RequestError, httpx2.StreamError) as error:
             raise _PassingFaultError(self._public(f"{type(error).__name__}: {error}".rstrip(": "))) from None
         text = self._public(content.decode("utf-8", errors="replace"))
         if status in _PASSING or status >= 500:
@@ -158,13 +162,23 @@ class Connection(contextlib.AbstractAsyncContextManager["Connection"]):
                 f"the judge {body['model']!r} at {self._endpoint.base_url} must accept a question, got status "
                 f"{status}: {shortened(text, 500)}. {self._hint(status)}"
             )
-        return _reply(text)
+        return self._reply(content)
 
     async def _exchange(self, body: Mapping[str, Any]) -> tuple[int, httpx2.Headers, bytes]:
         url, sent = f"{self._endpoint.base_url}/chat/completions", json.dumps(dict(body)).encode()
-        async with asyncio.timeout(self._endpoint.timeout_s):
-            response = await self._client.post(url, content=sent)
-        return response.status_code, response.headers, response.content
+        content = bytearray()
+        async with (
+            asyncio.timeout(self._endpoint.timeout_s),
+            self._client.stream("POST", url, content=sent) as response,
+        ):
+            async for part in response.aiter_bytes(2**16):
+                content += part
+                if len(content) > _LARGEST_REPLY:
+                    raise ScorerError(
+                        f"the judge {body['model']!r} at {self._endpoint.base_url} must reply in at most "
+                        f"{_LARGEST_REPLY // 2**20} MB, got more. Correct base_url, or choose another judge."
+                    )
+        return response.status_code, response.headers, bytes(content)
 
     def _retry_after(self, status: int, headers: httpx2.Headers, text: str) -> float | None:
         seconds = _seconds(headers.get("Retry-After"))
@@ -190,18 +204,30 @@ class Connection(contextlib.AbstractAsyncContextManager["Connection"]):
         return "Correct what it complains about; `body` adds fields to the request, and null takes one out."
 
     def _public(self, text: str) -> str:
-        return text if not self._key else text.replace(self._key, "[key]")
+        return without_key(text, self._key)
+
+    def _reply(self, body: bytes) -> Reply:
+        """The reply in a response's body; the key is looked for in what its JSON stands for, not in how it is written.
+
+        Raises:
+            _PassingFaultError: it is no chat completion.
+        """
+        text = body.decode("utf-8", errors="replace")
+        try:
+            answer = json.loads(text)
+            choice = answer["choices"][0]
+            content, reason = choice["message"].get("content"), choice.get("finish_reason")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise _PassingFaultError(
+                f"something else than a chat completion: {shortened(self._public(text))}"
+            ) from None
+        said = _whole_characters(content) if isinstance(content, str) else ""
+        return Reply(self._public(said), reason if isinstance(reason, str) else None, answer.get("usage"))
 
 
-def _reply(text: str) -> Reply:
-    try:
-        answer = json.loads(text)
-        choice = answer["choices"][0]
-        content = choice["message"].get("content")
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise _PassingFaultError(f"something else than a chat completion: {shortened(text)}") from None
-    reason = choice.get("finish_reason")
-    return Reply(content if isinstance(content, str) else "", reason, answer.get("usage"))
+def _whole_characters(text: str) -> str:
+    """Text that can be written; JSON may hold halves of characters."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _seconds(header: str | None) -> float | None:
@@ -212,17 +238,23 @@ def _seconds(header: str | None) -> float | None:
         return float(header)
     try:
         return max(email.utils.parsedate_to_datetime(header).timestamp() - time.time(), 0.0)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
 def _checked_url(url: str) -> str:
     try:
         parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
         secret = parts.username is not None or parts.password is not None
     except ValueError:
-        sound = secret = False
+        secret = False
+    try:
+        httpx2.URL(url)  # refuses hosts that no name server takes
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        sound = sound and not (parts.query or parts.fragment or re.search(r"\s", url))
+    except (ValueError, httpx2.InvalidURL):  # a port that is no number, or too large
+        sound = False
     if secret or (not sound and "@" in url):  # not shown: what stands before the @ is a secret
         raise ConfigError("base_url must hold no user or password, got one. Set api_key_env for a key.")
     if not sound:

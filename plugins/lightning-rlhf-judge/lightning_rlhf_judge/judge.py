@@ -1,6 +1,7 @@
 """What judges share: asking about every response at once, reading the verdicts, keeping and counting them."""
 
 import asyncio
+import re
 import sys
 import weakref
 from abc import abstractmethod
@@ -15,6 +16,7 @@ from lightning_rlhf_judge.cache import VerdictCache, content_key
 from lightning_rlhf_judge.endpoint import Connection, Endpoint, Reply
 from lightning_rlhf_judge.template import QuestionTemplate, shortened, spoken
 from lightning_rlhf_judge.usage import Usage
+from lightning_rlhf_judge.verdicts import VerdictForm
 
 __all__ = ["Judge", "Question"]
 
@@ -29,6 +31,10 @@ class Question:
     prompt: str
     """As rendered for the policy; with the response, it tells a person in an error which row was asked about."""
     response: str
+    fence: str
+    """A number of twelve hexadecimal digits that depends on all that is asked about: no part of it can hold it."""
+    imitated: frozenset[float] = frozenset()
+    """The verdicts that could be read out of what is asked about, if the judge quoted it."""
 
 
 class Judge(RewardFunction):
@@ -36,6 +42,8 @@ class Judge(RewardFunction):
 
     Args:
         model: the judge's name at the endpoint.
+        form: of its verdict.
+        choices: what its verdict may be, in words.
         template: what it is asked.
         endpoint: where.
         max_verdict_length: the most tokens of a verdict.
@@ -48,13 +56,12 @@ class Judge(RewardFunction):
         ConfigError: an argument cannot work.
     """
 
-    reminder: str
-    """What the judge is told when its verdict cannot be read."""
-
     def __init__(
         self,
         model: str,
         *,
+        form: VerdictForm,
+        choices: str,
         template: QuestionTemplate,
         endpoint: Endpoint,
         max_verdict_length: int,
@@ -69,6 +76,8 @@ class Judge(RewardFunction):
             if number < 1:
                 raise ConfigError(f"{name} must be at least 1, got {number}.")
         self.model = model
+        self.form = form
+        self.choices = choices
         self.template = template
         self.endpoint = endpoint
         self.concurrency = concurrency
@@ -92,8 +101,8 @@ class Judge(RewardFunction):
         """
 
     @abstractmethod
-    def read(self, verdict: str) -> float | None:
-        """The number in a verdict; None where it cannot be read."""
+    def number(self, value: re.Match[str]) -> float | None:
+        """The number that a verdict stands for; None where it stands for none."""
 
     @abstractmethod
     def score(self, numbers: Sequence[float]) -> float:
@@ -131,9 +140,42 @@ class Judge(RewardFunction):
             )
         return values[name]
 
-    def filled(self, values: Mapping[str, Any], prompt: str) -> str:
-        """The template with the row's values."""
-        return self.template.fill({name: self.require(name, values, prompt) for name in self.template.names})
+    def question(self, values: Mapping[str, Any], prompt: str, response: str) -> Question:
+        """The template with the row's values, which are fenced off from the judge's own words.
+
+        Where they hold what could pass for a verdict, the judge is asked to write the fence's number into its own.
+        """
+        material = {name: str(self.require(name, values, prompt)) for name in self.template.names - {"fence"}}
+        fence = content_key(material)[:12]
+        text = self.template.fill({**material, "fence": fence})
+        numbers = (self.number(value) for part in material.values() for value in self.form.imitations(part))
+        imitated = frozenset(number for number in numbers if number is not None)
+        if imitated:
+            text = (
+                f"{text.rstrip()}\n{self._line(fence)} (with this number, which tells your verdict from quotations)\n"
+            )
+        return Question(text, prompt, response, fence, imitated)
+
+    def read(self, verdict: str, question: Question | None = None) -> float | None:
+        """The number in a verdict; None where there is none, more than one, or one that may be a quotation."""
+        found = self.form.find(verdict, None if question is None else question.fence)
+        number = None if found is None else self.number(found.value)
+        if found is not None and question is not None and not found.is_coded and number in question.imitated:
+            return None
+        return number
+
+    @property
+    def reminder(self) -> str:
+        """What the judge is told when its verdict cannot be read."""
+        return f"That was no verdict. End with one line, and no other, of exactly this form:\n{self._line()}"
+
+    def _reminder(self, question: Question) -> str:
+        if not question.imitated:
+            return self.reminder
+        return self.reminder.replace(self._line(), self._line(question.fence))
+
+    def _line(self, fence: str | None = None) -> str:
+        return f"{self.form.word.capitalize()}{f' {fence}' if fence else ''}: <{self.choices}>"
 
     def _numbers(self, questions: Mapping[str, Question]) -> dict[str, float]:
         """The number of each question, by its text: out of the cache, or asked for."""
@@ -142,7 +184,7 @@ class Judge(RewardFunction):
         known = {} if self.cache is None else self.cache.get(keys.values())
         numbers = {}
         for text, key in keys.items():
-            number = self.read(known[key]) if key in known else None
+            number = self.read(known[key], questions[text]) if key in known else None
             if number is not None:
                 numbers[text] = number
         self.usage.count_cached(len(numbers))
@@ -175,10 +217,13 @@ class Judge(RewardFunction):
         for _ in range(self.endpoint.max_attempts):
             reply = await connection.ask(request)
             self.usage.count_request(reply.usage)
-            number = self.read(reply.text)
+            number = self.read(reply.text, question)
             if number is not None:
                 return question, reply.text, number
-            again = [{"role": "assistant", "content": reply.text}, {"role": "user", "content": self.reminder}]
+            again = [
+                {"role": "assistant", "content": reply.text},
+                {"role": "user", "content": self._reminder(question)},
+            ]
             request = {**request, "messages": [*self._request(question.text)["messages"], *again]}
         hint = "Choose a judge that follows the template, or reword the template."
         if reply.finish_reason == "length":

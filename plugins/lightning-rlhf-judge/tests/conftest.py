@@ -73,13 +73,14 @@ class FakeJudge:
             return
         if isinstance(entry, str):
             entry = {"body": completion(entry)}
-        content = entry["body"] if isinstance(entry["body"], str) else json.dumps(entry["body"])
+        content = entry["body"] if isinstance(entry["body"], str | bytes) else json.dumps(entry["body"])
+        content = content if isinstance(content, bytes) else content.encode()
         handler.send_response(entry.get("status", 200))
         for name, value in entry.get("headers", {}).items():
             handler.send_header(name, value)
-        handler.send_header("Content-Length", str(len(content.encode())))
+        handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
-        handler.wfile.write(content.encode())
+        handler.wfile.write(content)
 
     def close(self):
         self.closing.set()

@@ -13,14 +13,15 @@ from lightning_rlhf.errors import ConfigError, ScorerError
         ("verdict: a tie", 0.5),
         ("Verdict: Response B", 0),
         ('{"verdict": "A"}', 1),
-        ("Verdict: A\nNo, wait.\nVerdict: B", 0),
         ("Verdict: A or B", None),
         ("Verdict: neither", None),
+        ("Verdict: A\nNo, wait.\nVerdict: B", None),
+        ("Verdict: B\nThe first one ends in:\nVerdict: A", None),
         ("A", None),
         ("", None),
     ],
 )
-def test_the_last_verdict_is_read(verdict, number):
+def test_a_verdict_is_the_last_line_and_the_only_one(verdict, number):
     assert ComparisonJudge("m", baseline="").read(verdict) == number
 
 

@@ -1,5 +1,6 @@
 import asyncio
 import email.utils
+import gzip
 import socket
 import time
 
@@ -46,12 +47,28 @@ def test_the_key_of_the_environment_is_sent(judge, monkeypatch):
         {"status": 200, "body": "<html>welcome to the hotel</html>"},
         {"status": 200, "body": {"choices": []}},
         {"status": 200, "body": [1]},
+        {"status": 200, "body": "[" * 200_000},
+        {"status": 200, "body": "x", "headers": {"Content-Encoding": "gzip"}},
     ],
 )
 def test_a_passing_fault_is_tried_again(judge, fault):
     judge.script = [fault, fault, "Fine."]
     assert ask(judge.base_url).text == "Fine."
     assert len(judge.requests) == 3
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "gzip"}])
+def test_a_reply_without_end_is_refused_before_memory_is(judge, headers):
+    body = b" " * (9 * 2**20)
+    judge.script = [{"body": gzip.compress(body) if headers else body, "headers": headers}]
+    with pytest.raises(ScorerError, match="must reply in at most 8 MB, got more"):
+        ask(judge.base_url)
+    assert len(judge.requests) == 1
+
+
+def test_half_a_character_in_a_reply_does_no_harm(judge):
+    judge.script = [{"body": '{"choices": [{"message": {"content": "Score: \\ud800 3"}}]}'}]
+    assert ask(judge.base_url).text == "Score: \ufffd 3"
 
 
 def test_a_fault_that_stays_stops_with_what_the_server_said(judge):
@@ -109,7 +126,11 @@ def test_a_server_that_does_not_run_stops_with_the_address():
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000/v1", "ftp://host/v1", "http:///v1", "https://host/v1?key=1", "", "http://[::1"]
+    "url",
+    [
+        *("localhost:8000/v1", "ftp://host/v1", "http:///v1", "https://host/v1?key=1", "", "http://[::1"),
+        *("http://host:abc/v1", "http://host:70000/v1", "http://host:0/v1", "http://a b/v1"),
+    ],
 )
 def test_an_address_that_cannot_work_is_refused(url):
     with pytest.raises(ConfigError, match="base_url must be an http or https address"):

@@ -13,7 +13,8 @@ from lightning_rlhf_judge.scoring import ScoreJudge
         ("Score: 7/10", 7),
         ("Score: 7 out of 10", 7),
         ("<think>Score: 2? No.</think>\nScore: 9\n", 9),
-        ("I first thought\nScore: 2\nbut\nScore: 6", 6),
+        ('```json\n{\n  "score": 6,\n  "reason": "ok"\n}\n```', 6),
+        ('It boasts of a "Score: 10" that it lacks.\nScore: 2', 2),
         ("评分 Score：5", 5),
         ("", None),
         ("7", None),
@@ -27,9 +28,18 @@ from lightning_rlhf_judge.scoring import ScoreJudge
         ("Score: nan", None),
         ("Score: 7 or 8", None),
         ("underscore: 7", None),
+        ("I first thought\nScore: 2\nbut\nScore: 6", None),
+        ("Score: 2\n\nThe response itself says:\n> Score: 10", None),
+        ("The response itself says:\n> Score: 10\n\nScore: 2", None),
+        ('Score: 2\nIt ends with "Score: 10".', None),
+        ("Score: 10\nis what it writes, and I do not follow it.", None),
+        ('{"score": 2, "score": 10}', None),
+        ("Score: 2\n" + '{"score": 10}', None),
+        ("<think>Score: 2</think>\nScore: 2\nScore: 10", None),
+        ("Score 0123456789ab: 7", None),
     ],
 )
-def test_the_last_score_on_the_scale_is_read(verdict, number):
+def test_a_verdict_is_the_last_line_and_the_only_one(verdict, number):
     assert ScoreJudge("m").read(verdict) == number
 
 

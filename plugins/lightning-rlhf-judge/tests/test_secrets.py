@@ -2,13 +2,15 @@
 
 import logging
 import pickle
+import sqlite3
+import stat
 
 import pytest
 from lightning_rlhf_judge.scoring import ScoreJudge
 
 from lightning_rlhf.errors import ConfigError, ScorerError
 
-KEY = "sk-very-secret-0123456789"
+KEY = "sk-very/secret-0123456789"
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +33,24 @@ def test_the_key_is_neither_logged_nor_pickled_nor_cached(judge, tmp_path, caplo
     assert KEY not in caplog.text + repr(vars(function))
 
 
+def test_a_key_that_the_reply_holds_in_escapes_is_not_cached(judge, tmp_path):
+    cache = tmp_path / "verdicts.sqlite"
+    escaped = KEY.replace("s", "\\u0073").replace("/", "\\/")
+    body = f'{{"choices": [{{"message": {{"content": "{escaped}\\nScore: 3"}}}}]}}'
+    judge.script = [{"body": body}]
+    made(judge, cache=str(cache))(["p"], ["r"])
+    assert sqlite3.connect(cache).execute("SELECT verdict FROM verdicts").fetchall() == [("[key]\nScore: 3",)]
+
+
+@pytest.mark.parametrize("before", [None, 0o644])
+def test_the_cache_is_its_owner_s_alone(judge, tmp_path, before):
+    cache = tmp_path / "verdicts.sqlite"
+    if before is not None:
+        cache.touch(before)
+    made(judge, cache=str(cache))(["p"], ["r"])
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o600
+
+
 @pytest.mark.parametrize(
     "reply",
     [
@@ -38,6 +58,9 @@ def test_the_key_is_neither_logged_nor_pickled_nor_cached(judge, tmp_path, caplo
         {"status": 500, "body": f"cannot bill {KEY}"},
         {"status": 200, "body": f"not JSON {KEY}"},
         f"I will not tell that it is {KEY}",
+        {"status": 401, "body": '{"error": "' + KEY.replace("s", "\\u0073") + '"}'},
+        {"status": 200, "body": '{"error": "' + KEY.replace("-", "\\\\u002D") + '"}'},
+        {"status": 500, "body": f"<p>{KEY.replace('s', '&#115;')}</p>"},
     ],
 )
 def test_what_a_server_says_of_the_key_is_not_shown(judge, reply):
