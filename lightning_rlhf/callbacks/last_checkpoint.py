@@ -8,6 +8,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_rlhf.checkpoints.file_io import BackgroundIO
+from lightning_rlhf.errors import StorageError
 from lightning_rlhf.files import beside, clear_storage_errors, replace_whole
 
 __all__ = ["LastCheckpoint", "is_step_end"]
@@ -48,15 +50,33 @@ class LastCheckpoint(ModelCheckpoint):
         if trainer.fast_dev_run or trainer.sanity_checking:  # type: ignore[attr-defined]
             return
         self._written = self._due = self._at_epoch_end = False
+        self.finish(trainer)
         self._save_checkpoint(trainer, str(self._beside))
         self._written = True
 
     def settle(self, trainer: L.Trainer) -> None:
         """Puts the checkpoint in the place of the last one: what it stands for is logged."""
         if self._written and trainer.is_global_zero:
-            with clear_storage_errors(self.path):
-                replace_whole(self.path)
+            io = trainer.strategy.checkpoint_io
+            if isinstance(io, BackgroundIO):
+                io.then(self._put_in_place)  # it may not be whole yet
+            else:
+                self._put_in_place()
         self._written = False
+
+    def finish(self, trainer: L.Trainer) -> None:
+        """Waits for what is written in the background.
+
+        Raises:
+            StorageError: it could not be.
+        """
+        io = trainer.strategy.checkpoint_io
+        if isinstance(io, BackgroundIO):
+            io.finish()
+
+    def _put_in_place(self) -> None:
+        with clear_storage_errors(self.path):
+            replace_whole(self.path)
 
     # The points to save at
 
@@ -101,9 +121,12 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The last epoch is logged."""
         self.settle(trainer)
+        self.finish(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Leaves the last checkpoint that is whole and logged."""
+        with suppress(StorageError):  # the exception that is here comes first
+            self.finish(trainer)
         progress: Any = trainer.fit_loop.epoch_progress.current
         if self._at_epoch_end and progress.completed == progress.processed:  # counted once the epoch is logged
             self.settle(trainer)

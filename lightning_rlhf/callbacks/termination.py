@@ -105,6 +105,7 @@ class TerminationSignals(Callback):
         self._agree(trainer)
         if self._requeue and self._requeue_number is not None and self._requeue_handler is not None:
             self._requeue_handler(self._requeue_number, None)
+            self._last.finish(trainer)  # the job may be ended at any moment now
         self._requeue = False
         if self._terminate:
             self._last.save(trainer)

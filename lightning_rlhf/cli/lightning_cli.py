@@ -35,7 +35,7 @@ from lightning_rlhf.checkpoints.run_directory import (
     run_directory_for_training,
 )
 from lightning_rlhf.cli.callbacks import ConfigFile
-from lightning_rlhf.cli.checkpoint_path import NO_FILE, check_checkpoint, refused_checkpoint
+from lightning_rlhf.cli.checkpoint_path import NO_FILE, check_checkpoint, newest_usable, refused_checkpoint
 from lightning_rlhf.cli.config_numbers import check_numbers
 from lightning_rlhf.cli.explain import Explainer, without_wrapping
 from lightning_rlhf.cli.help_text import reworded
@@ -200,7 +200,7 @@ class RLHFCLI(LightningCLI):
         with self._nothing_left_behind():
             if is_fit and not config.trainer.fast_dev_run and _is_first_process():
                 settle_run(self._directory.path)
-            check_checkpoint(config.ckpt_path, self._directory.path, is_fit=is_fit)
+            check_checkpoint(config.ckpt_path, self._directory.path, is_fit=is_fit, is_first=_is_first_process())
 
     def _choose_directory(self) -> RunDirectory:
         config = self.config[self.subcommand]
@@ -312,7 +312,10 @@ class RLHFCLI(LightningCLI):
         return kwargs
 
     def _last_checkpoint(self) -> Path | None:
-        return last_checkpoint(self.directory.path, *self._checkpoint_folders())
+        folders = self._checkpoint_folders()
+        last = last_checkpoint(self.directory.path, *folders)
+        keeps_last = any(getattr(callback, "save_last", None) for callback in self.trainer.checkpoint_callbacks)
+        return newest_usable(self.directory.path, *folders) if last is None and keeps_last else last
 
     def _checkpoint_folders(self) -> list[Path]:
         """Where callbacks write checkpoints."""

@@ -8,7 +8,7 @@ import torch
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_rlhf.modules.foreign_checkpoints import check_arguments
+from lightning_rlhf.checkpoints.foreign import check_arguments
 
 __all__ = ["CONFIG_IN_CHECKPOINT", "OF_ONE_CALL", "argument_names", "filled_in", "plain_config", "saved_config"]
 

@@ -11,7 +11,6 @@ from typing import IO, Any, ClassVar, Self
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -27,16 +26,16 @@ from lightning_rlhf import registry
 from lightning_rlhf.arguments import require_at_least, require_finite, require_one_of
 from lightning_rlhf.callbacks import LearningWatch, ModelExport, NonFiniteGuard, SampleTable
 from lightning_rlhf.checkpoints.changed_arguments import require_unchanged
+from lightning_rlhf.checkpoints.foreign import check_arguments, saved_arguments
+from lightning_rlhf.checkpoints.strategies import prepare_strategy
 from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.models import RecordedTemplate, evaluation_mode, require_trainable_adapters
-from lightning_rlhf.modules.foreign_checkpoints import check_arguments, check_before_loading, saved_arguments
 from lightning_rlhf.modules.frozen_models import keep_frozen
 from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
 from lightning_rlhf.modules.resumed_state import ResumedState
 from lightning_rlhf.modules.resuming import (
-    WholeFileIO,
     accumulated_gradients,
     mend_progress,
     random_state,
@@ -287,9 +286,7 @@ class RLHFModule(L.LightningModule, ABC):
                 "the strategy must be one device, DDP or ModelParallelStrategy (FSDP2), which shards the weights, "
                 f"got {type(strategy).__name__}."
             )
-        if type(strategy.checkpoint_io) is TorchCheckpointIO:
-            strategy.checkpoint_io = WholeFileIO()
-        check_before_loading(strategy)
+        prepare_strategy(strategy)
         if self.trainer.world_size > 1:
             check_same_plugins(gathered(dict(plugin_manager().versions())))
 

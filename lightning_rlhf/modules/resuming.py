@@ -2,67 +2,21 @@
 
 import random
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from lightning_rlhf.files import written_beside
-
 __all__ = [
-    "WholeFileIO",
     "accumulated_gradients",
     "mend_progress",
     "random_state",
     "restore_gradients",
     "restore_random_state",
 ]
-
-
-class WholeFileIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it.
-
-    Lightning's own writes to the machine's folder for temporary files. Where that is another disk, the file is copied
-    to its place byte by byte, and a kill leaves half of it there.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
-        """Writes a file; what is no path of this machine is left to Lightning."""
-        if "://" in str(path):
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        with written_beside(Path(path)) as beside, beside.open("wb") as file:
-            stream = _Stream(file)
-            try:
-                torch.save(checkpoint, stream)  # type: ignore[arg-type]
-            except RuntimeError:
-                if stream.error is not None:
-                    raise stream.error from None
-                raise
-
-
-class _Stream:
-    """A file to write to that remembers what the disk refused: torch's writer puts a report of its own in its place."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self._file.flush()
 
 
 def mend_progress(checkpoint: Mapping[str, Any], trainer: L.Trainer) -> None:

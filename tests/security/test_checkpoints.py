@@ -10,9 +10,10 @@ import torch
 import torch.distributed.checkpoint as dcp
 from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
 
+from lightning_rlhf.checkpoints.foreign import check_sharded
+from lightning_rlhf.checkpoints.strategies import prepare_strategy
 from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.modules import PPOModule, SFTModule
-from lightning_rlhf.modules.foreign_checkpoints import check_before_loading, check_sharded
 
 # Lightning makes the module with a function of jsonargparse that is on its way out
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -180,15 +181,16 @@ class TestShardedOnes:
 
     def test_the_strategy_looks_before_it_loads(self, folder, payload):
         strategy = ModelParallelStrategy()
-        check_before_loading(strategy)
-        check_before_loading(strategy)
+        prepare_strategy(strategy)
+        prepare_strategy(strategy)
+        torch.save({}, folder / "meta.pt")
         (folder / ".metadata").write_bytes(pickle.dumps(payload))
         with pytest.raises(ModelError, match="a sharded checkpoint must hold tensors"):
             strategy.load_checkpoint(folder)
 
     def test_another_strategy_says_that_it_cannot_load_it(self, folder):
         strategy = SingleDeviceStrategy()
-        check_before_loading(strategy)
+        prepare_strategy(strategy)
         with pytest.raises(ConfigError, match="must be ModelParallelStrategy to load the sharded checkpoint"):
             strategy.load_checkpoint(folder)
 
@@ -199,6 +201,6 @@ def test_the_trainer_unpickles_what_it_is_told_to(write, payload, monkeypatch, a
     strategy = SingleDeviceStrategy()
     asked_for = []
     strategy.load_checkpoint = lambda path, weights_only=None: asked_for.append(weights_only)
-    check_before_loading(strategy)
+    prepare_strategy(strategy)
     strategy.load_checkpoint("https://nowhere.invalid/foreign.ckpt", weights_only=asked)
     assert asked_for == [given]

@@ -100,7 +100,7 @@ class TestCheckpoints:
 
     def test_a_sharded_one(self, command, model_directory, payload):
         Path("sharded").mkdir()
-        torch.save({}, "sharded/meta.pt")
+        torch.save({"pytorch-lightning_version": "2.6.6", "lr_schedulers": []}, "sharded/meta.pt")
         Path("sharded/.metadata").write_bytes(pickle.dumps(payload))
         status, said = command("fit", "--ckpt_path=sharded", base=str(model_directory))
         assert status == 2

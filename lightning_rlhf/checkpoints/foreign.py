@@ -18,13 +18,13 @@ import torch
 import yaml
 from lightning.fabric.utilities.cloud_io import _load as load_checkpoint
 from lightning.pytorch.core.saving import _ALLOWED_INSTANTIATORS, CHECKPOINT_PAST_HPARAMS_KEYS
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
-from lightning_rlhf.errors import ConfigError, ModelError
+from lightning_rlhf.checkpoints.integrity import require_whole
+from lightning_rlhf.errors import ModelError
 from lightning_rlhf.parsing import instantiate_module
 from lightning_rlhf.plugin_system.manager import plugin_manager
 
-__all__ = ["check_arguments", "check_before_loading", "check_sharded", "saved_arguments"]
+__all__ = ["check_arguments", "check_sharded", "saved_arguments"]
 
 _ATTRIBUTE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.\w+)*)[.:][A-Za-z_][\w.]*")
 """`package.module.Class` or `package.module:function`."""
@@ -61,8 +61,10 @@ def saved_arguments(checkpoint: Any) -> dict[str, Any]:
         checkpoint: path, URL or stream; a stream is left where it was.
 
     Raises:
-        ModelError: it holds pickled code, or is no checkpoint.
+        ModelError: it holds pickled code, is damaged, or is no checkpoint.
     """
+    if isinstance(checkpoint, str | Path) and Path(checkpoint).is_file():
+        require_whole(Path(checkpoint))
     start = checkpoint.tell() if hasattr(checkpoint, "tell") else None
     try:
         found = load_checkpoint(checkpoint, map_location="meta", weights_only=True)
@@ -123,38 +125,6 @@ def _trusted_instantiator(arguments: Mapping[str, Any]) -> dict[str, str]:
         _ALLOWED_INSTANTIATORS.add(path)
         return {"_instantiator": path}
     return {}
-
-
-def check_before_loading(strategy: Strategy) -> None:
-    """Has a strategy look at a checkpoint before it loads one.
-
-    Args:
-        strategy: changed in place; its `load_checkpoint` then refuses code in a folder of sharded weights, which torch
-            would unpickle, and unpickles what a URL holds only if it is told to.
-    """
-    load = strategy.load_checkpoint
-    if getattr(load, "checks", False):
-        return
-
-    def load_checked(checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """As before, after a look.
-
-        Raises:
-            ConfigError: it is sharded, and this strategy cannot load such a one.
-            ModelError: it holds code.
-        """
-        folder = Path(checkpoint_path)
-        if folder.is_dir():
-            if not isinstance(strategy, ModelParallelStrategy):
-                raise ConfigError(
-                    f"the strategy must be ModelParallelStrategy to load the sharded checkpoint {str(folder)!r}, got "
-                    f"{type(strategy).__name__}."
-                )
-            check_sharded(folder)
-        return load(checkpoint_path, weights_only=weights_only is not False)
-
-    load_checked.checks = True  # type: ignore[attr-defined]
-    strategy.load_checkpoint = load_checked  # type: ignore[method-assign]
 
 
 def check_sharded(folder: Path) -> None:
