@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from lightning_rlhf.plugin_system.interfaces import DataSource, PromptTemplate, Segment
 from lightning_rlhf.records import Message
@@ -121,11 +121,72 @@ def metaspace_tokenizer(scheme: str = "always") -> PreTrainedTokenizerFast:
     )
 
 
+def prepending_tokenizer(lone: bool = False) -> PreTrainedTokenizerFast:
+    """Like Llama 2's: a normalizer writes the dummy prefix, by itself or as one of several."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    spaces = normalizers.Replace(" ", "▁")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(steps)
+    specials = ["<unk>", "<s>", "</s>", "<|end|>", "<|user|>", "<|assistant|>"]
+    fallback = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=[*specials, *fallback], show_progress=False)
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    if lone:  # then blanks are pieces of their own, and the prefix is the only thing to be seen of "▁"
+        tokenizer.normalizer = normalizers.Prepend("▁")
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
+    )
+
+
+class PythonTokenizer(PreTrainedTokenizer):
+    """Written in Python, with one token per letter and SentencePiece's dummy prefix.
+
+    With `merges` a letter joins the blank before it, as in a vocabulary of words, and pieces depend on their neighbours
+    where `merges` says so.
+    """
+
+    def __init__(self, merges: tuple[str, ...] = (), **kwargs) -> None:
+        letters = [chr(code) for code in (*range(32, 127), *map(ord, "äé猫\n"))]
+        pieces = ["<unk>", "<s>", "</s>", "▁", *letters, *(f"▁{letter}" for letter in letters), *merges]
+        self._ids = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+        self._pieces = {index: piece for piece, index in self._ids.items()}
+        self._merges = merges
+        super().__init__(bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>", **kwargs)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._ids)
+
+    def get_vocab(self) -> dict[str, int]:
+        return {**self._ids, **self.added_tokens_encoder}
+
+    def _tokenize(self, text: str, **kwargs) -> list[str]:
+        pieces, rest = [], f"▁{text.replace(' ', '▁')}"
+        while rest:
+            known = [piece for piece in (*self._merges, rest[:2], rest[0]) if rest.startswith(piece)]
+            piece = next((piece for piece in known if piece in self._ids), known[-1])
+            pieces.append(piece)
+            rest = rest[len(piece) :]
+        return pieces
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self._ids.get(token, 0)
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return self._pieces[index]
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        return "".join(tokens).replace("▁", " ").removeprefix(" ")
+
+
 TOKENIZERS: Mapping = {
     "byte-level": byte_tokenizer,
     "byte-level with its own bos": lambda: byte_tokenizer(bos=True),
     "metaspace, prefix always": metaspace_tokenizer,
     "metaspace, prefix first": lambda: metaspace_tokenizer("first"),
+    "a normalizer writes the prefix": prepending_tokenizer,
 }
 
 
@@ -138,6 +199,8 @@ def fakes() -> SimpleNamespace:
         TinyModule=TinyModule,
         byte_tokenizer=byte_tokenizer,
         metaspace_tokenizer=metaspace_tokenizer,
+        prepending_tokenizer=prepending_tokenizer,
+        PythonTokenizer=PythonTokenizer,
     )
 
 

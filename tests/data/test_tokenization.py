@@ -2,7 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tokenizers import processors
+from tokenizers import normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, BertTokenizerFast, CanineTokenizer
 
 from lightning_rlhf.builtins.models import TinyModel
@@ -243,6 +243,57 @@ def test_a_tokenizer_written_in_python_works_too(fakes):
     tokenizer = CanineTokenizer()
     formatter = PromptFormatter(fakes.JoinedTemplate(), tokenizer)
     assert formatter.decode_response(formatter.encode_response(DIALOGUE[:1], "héllo")) == "héllo"
+
+
+def test_a_python_tokenizers_dummy_prefix_stands_at_the_first_piece_alone(fakes):
+    tokenizer = fakes.PythonTokenizer()
+    assert tokenizer.tokenize("ab")[0].startswith("▁")
+    formatter = PromptFormatter(fakes.JoinedTemplate(), tokenizer)
+    encoded = formatter.encode(DIALOGUE)
+    pieces = tokenizer.convert_ids_to_tokens([index for index in encoded.ids if index not in formatter.stop_ids])
+    text = rendered(formatter, DIALOGUE)
+    assert "".join(pieces) == "▁" + text.replace(" ", "▁")
+    assert formatter.decode_response(formatter.encode_response(DIALOGUE[:1], " on the mat")) == " on the mat"
+    assert formatter.encode_prompt(DIALOGUE[:1]) + formatter.encode_response(DIALOGUE[:1], DIALOGUE[1].content) == (
+        formatter.encode(DIALOGUE[:2]).ids
+    )
+
+
+def test_a_python_tokenizer_that_joins_a_piece_to_its_anchor_takes_another_anchor(fakes):
+    tokenizer = fakes.PythonTokenizer(merges=("▁aon", "▁ao"))
+    formatter = PromptFormatter(fakes.JoinedTemplate(), tokenizer)
+    ids = formatter.encode_response(DIALOGUE[:1], "on the mat")
+    assert "".join(tokenizer.convert_ids_to_tokens(ids[:-1])) == "on▁the▁mat"
+
+
+def test_a_python_tokenizer_whose_pieces_cannot_be_told_apart_is_refused(fakes):
+    tokenizer = fakes.PythonTokenizer(merges=("▁ao", "▁\no", "▁.o"))
+    formatter = PromptFormatter(fakes.JoinedTemplate(), tokenizer)
+    with pytest.raises(TemplateError, match=r"PythonTokenizer must encode a piece .* got ids .* for 'on'\. Use the"):
+        formatter.encode_response(DIALOGUE[:1], "on")
+
+
+def test_a_normalizer_that_writes_nothing_but_the_prefix_is_left_out_behind_the_first_piece(fakes):
+    tokenizer = fakes.prepending_tokenizer(lone=True)
+    formatter = PromptFormatter(fakes.JoinedTemplate(), tokenizer)
+    pieces = tokenizer.convert_ids_to_tokens(formatter.encode(DIALOGUE).ids)
+    assert pieces[1].startswith("▁")
+    assert sum("▁" in piece for piece in pieces) == 1
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["alone", "as one of several"])
+def test_a_byte_level_prefix_is_left_out_too_and_other_normalizers_stay(fakes, number):
+    tokenizer = fakes.byte_tokenizer()
+    prefix = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = prefix if number == 1 else pre_tokenizers.Sequence([pre_tokenizers.Digits(True), prefix])
+    backend.normalizer = normalizers.NFC() if number == 1 else normalizers.Sequence([normalizers.NFC()])
+    formatter = PromptFormatter(fakes.JoinedTemplate(), tokenizer)
+    composed, taken_apart = "m\u00e4t 12", "ma\u0308t 12"
+    ids = formatter.encode_response(DIALOGUE[:1], taken_apart)
+    assert formatter.decode_response(ids) == composed
+    assert not tokenizer.convert_ids_to_tokens(ids)[0].startswith("Ġ")
+    assert tokenizer.convert_ids_to_tokens(formatter.encode_prompt(DIALOGUE[:1]))[0].startswith("Ġ")
 
 
 @pytest.mark.real

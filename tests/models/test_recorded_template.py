@@ -43,6 +43,13 @@ def test_a_template_that_forgets_an_argument_is_refused():
         RecordedTemplate.of(Forgetful(3))
 
 
+@pytest.mark.parametrize(("value", "kind"), [({1}, "set"), (print, "builtin_function_or_method"), ((1, {2}), "tuple")])
+def test_an_argument_that_json_cannot_hold_is_refused_with_its_type(value, kind):
+    with pytest.raises(TemplateError, match=f"template Framed must keep its argument 'depths' .* got {kind}"):
+        RecordedTemplate.of(Framed(depths=value))
+    assert RecordedTemplate.of(Framed(depths=(1, 2))).init_args == {"depths": [1, 2]}
+
+
 def test_nothing_but_templates_is_called():
     with pytest.raises(TemplateError, match="must be a PromptTemplate"):
         RecordedTemplate("os.system", {"command": "exit 1"}).create()

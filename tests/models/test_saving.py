@@ -97,6 +97,19 @@ def test_an_adapter_alone_needs_a_base_that_can_be_loaded_again(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["someone/a-model", "someone/a-model-of.7b"])
+def test_an_adapter_alone_keeps_the_hub_id_of_its_base(name, load_tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = load_tiny("llama")
+    loaded.model.name_or_path = name
+    model = add_adapter(loaded.model, LoRA(rank=2))
+    save_language_model(model, loaded.tokenizer, "model", None, merge_adapters=False)
+    settings = json.loads((tmp_path / "model" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == name
+    assert settings["inference_mode"]
+    assert settings["r"] == 2
+
+
 class TestTemplates:
     @pytest.mark.parametrize("template", [PlainTemplate, AlpacaTemplate, ChatMLTemplate, HumanAssistantTemplate])
     def test_the_record_comes_back_and_the_chat_template_renders_the_same(self, template, tmp_path):

@@ -17,6 +17,26 @@ def test_a_mean_weighs_items_and_not_batches():
     assert float(mean.compute()) == 4.0
 
 
+def test_a_metric_carries_no_graph():
+    weight = torch.ones((), requires_grad=True)
+    mean, loss, means, accuracy = MeanPerItem(), WindowLoss(), NamedMeans(), RankingAccuracy()
+    for _ in range(2):
+        mean.update(weight * 3, 2)
+        loss.update(weight * 3)
+        means.add("a/b", weight * 3, 2)
+        ranks, lengths = torch.tensor([[0, 1]]), torch.ones(1, 2)
+        accuracy.update(weight * torch.tensor([[2.0, 1.0]]), ranks, torch.ones(1, 2, dtype=torch.bool), lengths)
+    sums = [
+        mean.total,
+        loss.total,
+        accuracy.correct,
+        *(total for total, _ in means.sums().values()),
+        means.means["a__b"].total,
+    ]
+    assert not any(total.requires_grad for total in [*sums, mean.compute(), loss.compute(), means.take()["a/b"]])
+    assert (float(mean.compute()), float(loss.compute()), float(accuracy.compute())) == (1.5, 6.0, 1.0)
+
+
 def test_sums_keep_their_precision_when_the_module_is_cast():
     module = nn.ModuleDict({"mean": MeanPerItem(), "loss": WindowLoss()}).to(torch.bfloat16)
     module["mean"].reset()

@@ -166,7 +166,15 @@ def test_predictions_are_the_scores_of_the_saved_model(kit, tmp_path):
     module, data = kit.reward()
     trainer = kit.fit((module, data), tmp_path)
     rows = [row for batch in trainer.predict(module, data) for row in batch]
-    assert [row["prompt"].count("say") for row in rows] == [1] * len(rows)
+    texts = [(row["prompt"], row["response"]) for row in rows]
+    assert texts == [
+        ("say 0\n", "a"),
+        ("say 0\n", "b"),
+        ("say 0\n", "cc"),
+        ("say 1\n", "aa"),
+        ("say 1\n", "bb"),
+        ("say 1\n", "cc"),
+    ]
     loaded = ScalarModel.load(str(tmp_path / "model")).model
     for row in rows:
         messages = data.formatter.encode_prompt([_user(row["prompt"])])
@@ -176,6 +184,25 @@ def test_predictions_are_the_scores_of_the_saved_model(kit, tmp_path):
         with torch.no_grad():
             score = loaded.scores(tokens, torch.tensor([len(ids) - 1]))
         assert float(score) == pytest.approx(row["score"], abs=1e-5)
+
+
+def test_a_fit_leaves_the_ranked_responses_of_its_validation_with_their_scores(kit, tmp_path):
+    module, data = kit.reward()
+    trainer = kit.fit((module, data), tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    (batch,) = data.val_dataloader()
+    expected = module._rows(batch, module._scores(batch).detach())
+    assert [(row["prompt"], row["response"], row["label"]) for row in rows] == [
+        *[("say 0\n", "a", "rank 0"), ("say 0\n", "b", "rank 1"), ("say 0\n", "cc", "rank 2")],
+        *[("say 1\n", "aa", "rank 0"), ("say 1\n", "bb", "rank 1")],
+        *[("say 2\n", "aaa", "rank 0"), ("say 2\n", "bbb", "rank 1"), ("say 2\n", "cc", "rank 1")],
+        *[("say 3\n", "aaaa", "rank 0"), ("say 3\n", "b", "rank 1"), ("say 3\n", "cc", "rank 2")],
+    ]
+    assert {(row["step"], row["epoch"]) for row in rows} == {(trainer.global_step, 0)}
+    # they are of the validation, before the scores were centred
+    offset = module._trained_bias - float(module.model.head.bias.detach())
+    for row, of_row in zip(rows, expected, strict=True):
+        assert row["scores"]["score"] == pytest.approx(of_row["score"] + offset, abs=1e-4)
 
 
 def _user(text):

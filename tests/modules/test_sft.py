@@ -45,9 +45,19 @@ def test_packed_rows_have_the_loss_of_unpacked_ones(kit, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+class Unequal(DataSource):
+    """Rows of 5 to 120 tokens."""
+
+    def load(self, split):
+        lengths = (1, 115, 30) if split == "train" else (3,)
+        return [Demonstration((Message("user", "?"), Message("assistant", "x" * length))) for length in lengths]
+
+
 @pytest.mark.parametrize("packing", [False, True])
-def test_noise_is_added_in_training_steps_only_and_has_the_scale_of_each_document(kit, tmp_path, packing):
-    module, data = kit.sft(neftune_alpha=5.0, learning_rate=0.0, data={"packing": packing, "max_length": 64})
+@pytest.mark.parametrize("source", ["alike", "unequal"])
+def test_noise_is_added_in_training_steps_only_and_has_the_scale_of_each_document(kit, tmp_path, packing, source):
+    rows = {"source": kit.Demonstrations() if source == "alike" else Unequal()}
+    module, data = kit.sft(neftune_alpha=5.0, learning_rate=0.0, data={"packing": packing, "max_length": 160, **rows})
     noisy = []
     embedding = module.model.model.get_input_embeddings()
 
@@ -65,15 +75,18 @@ def test_noise_is_added_in_training_steps_only_and_has_the_scale_of_each_documen
     batch = first_batch(kit, tmp_path, module, data)
     ids, noise = trained[0]
     assert torch.equal(ids, batch.tokens.input_ids)
+    lengths = []
     for row in range(len(ids)):
         segments = batch.tokens.segment_ids
         documents = range(int(segments[row].max()) + 1) if packing else [0]
         for document in documents:
             inside = batch.tokens.attention_mask[row] & (segments[row] == document if packing else True)
-            bound = 5.0 / math.sqrt(int(inside.sum()) * 16)
+            lengths.append(int(inside.sum()))
+            bound = 5.0 / math.sqrt(lengths[-1] * 16)
             largest = float(noise[row][inside].abs().max())
             assert 0.9 * bound < largest <= bound * (1 + 1e-5)
             assert abs(float(noise[row][inside].mean())) < 0.3 * bound
+    assert source == "alike" or max(lengths) > 15 * min(lengths)
 
 
 class LongRows(DataSource):

@@ -339,10 +339,14 @@ def test_the_other_sampler_gives_a_rollout_that_can_be_repeated(collect):
     assert first.completion_mask.any(-1).all()
 
 
-def test_nothing_is_drawn_from_the_global_generator(collect):
-    state = torch.get_rng_state()
-    collect()
-    assert torch.equal(torch.get_rng_state(), state)
+@pytest.mark.parametrize("sampler", ["builtin", "transformers"])
+def test_nothing_is_drawn_from_the_global_generator(tiny, collect, sampler):
+    actor_critic = tiny.actor_critic()  # built beforehand: its weights are drawn from it
+    torch.rand(3)  # a state that no seed gives
+    before, numpys = torch.get_rng_state(), np.random.get_state()  # Python's own is drawn from by the checks of shapes
+    collect(actor_critic, settings=replace(SETTINGS, sampler=sampler))
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_equal(np.random.get_state(), numpys)
 
 
 def test_samples_say_what_the_table_shows(collect):

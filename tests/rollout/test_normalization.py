@@ -42,6 +42,14 @@ def test_nothing_kept_gives_zeros():
     assert global_moments(torch.tensor([5.0]), torch.tensor([False]), alone) == (0.0, 0.0, 0.0)
 
 
+def test_before_a_score_is_kept_scores_stay_what_they_are():
+    normalizer = ScoreNormalizer(epsilon=1e-12)
+    normalizer.update(torch.tensor([1e9, -3.0]), torch.tensor([False, False]), alone)
+    assert normalizer.normalize(torch.tensor([4.0, -2.0])).tolist() == [4.0, -2.0]
+    normalizer.update(torch.tensor([1.0, 3.0]), torch.tensor([True, True]), alone)
+    assert (normalizer.mean, normalizer.deviation) == (2.0, 1.0)
+
+
 def test_a_saved_state_goes_on_exactly():
     first = ScoreNormalizer()
     first.update(torch.tensor([1.0, 4.0]), torch.tensor([True, True]), alone)

@@ -76,6 +76,18 @@ def test_an_unstopped_response_gets_a_stop_token_for_the_scorer_alone(tiny, resp
     assert responses.response_ids[2].tolist() == [7, 8, 9]
 
 
+@pytest.mark.parametrize(("ending", "appended"), [((3, 1), 1), ((1, 3), 1), ((3,), 3), ((2, 3, 1), 3), ((), 2)])
+def test_an_unstopped_response_gets_the_stop_token_that_the_template_ends_a_turn_with(
+    tiny, responses, ending, appended
+):
+    formatter = tiny.formatter()
+    formatter.stop_ids = {(3,): (1, 3), (2, 3, 1): (1, 3), (): (2, 1)}.get(ending, (0, 1))
+    formatter.encode_response = lambda messages, response: [*formatter._ids(response), *ending]
+    subject = RewardModelScorer("helpful", scalar_model(tiny), formatter, formatter, batch_size=2)
+    assert subject.rows(responses)[2] == [5, 5, 6, 7, 8, 9, 7, 8, 9, appended]
+    assert subject.rows(responses)[0] == [2, 3, 4, 5, 1]  # one that has stopped keeps its own
+
+
 def test_another_template_renders_for_itself_with_its_own_stop_token(tiny, responses):
     subject = scorer(tiny, tiny.formatter(prefix="l", stop=0))
     assert not subject.shares_ids

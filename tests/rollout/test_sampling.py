@@ -7,10 +7,12 @@ from transformers import Lfm2Config, Lfm2ForCausalLM, MambaConfig, MambaForCausa
 from lightning_rlhf.errors import ConfigError, DivergenceError, ModelError
 from lightning_rlhf.functional import position_ids
 from lightning_rlhf.rollout import sampling
+from lightning_rlhf.rollout.cache import make_room
 from lightning_rlhf.rollout.randomness import uniforms
 from lightning_rlhf.rollout.sampling import invert_cdf, sample_responses
 
 LENGTH = 10
+VOCABULARY = 12
 
 
 def sample(model, prompts, rows, *, padding=0, temperature=1.0, length=LENGTH, stop_ids=(1,)):
@@ -100,6 +102,24 @@ def test_samples_do_not_depend_on_when_finished_rows_leave(model, prompts, monke
     assert results[0].stopped.any()
     for other in results[1:]:
         assert all(torch.equal(first, second) for first, second in zip(results[0], other, strict=True))
+
+
+def test_the_cache_gets_a_place_for_every_token_of_prompt_and_response_and_no_more(tiny, prompts, monkeypatch):
+    rooms = []
+
+    def watched(cache, longest):
+        rooms.append((cache, longest))
+        make_room(cache, longest)
+
+    monkeypatch.setattr(sampling, "make_room", watched)
+    sampled = sample(tiny.llama(), prompts, list(range(6)), padding=2, length=20, stop_ids=(VOCABULARY + 1,))
+    assert not sampled.stopped.any()
+    ((cache, longest),) = rooms
+    width = 2 + prompts.prompt_ids.shape[1]
+    assert longest == width + 20
+    for layer in cache.layers:
+        assert layer.keys.shape[-2] == width + 20 - 1  # nothing is asked after the last token
+        assert layer.keys.untyped_storage().nbytes() // layer.keys[:, :, :1].nbytes <= width + 20
 
 
 def test_every_step_sees_the_logits_of_a_full_forward_pass(model, prompts, monkeypatch):

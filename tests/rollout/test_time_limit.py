@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_rlhf.rollout import time_limit as time_limits
 from lightning_rlhf.rollout.time_limit import TimeLimitError, time_limit
 
 
@@ -75,6 +76,26 @@ def test_somebody_elses_alarm_reaches_its_handler():
     finally:
         signal.signal(signal.SIGALRM, before)
     assert heard == [signal.SIGALRM]
+
+
+def test_a_limits_own_alarm_never_reaches_somebody_elses_handler():
+    """One that comes in time, and one that comes when the code has ended already."""
+    heard = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: heard.append(number))
+    try:
+        with pytest.raises(TimeLimitError), time_limit(0.05, no_message):
+            time.sleep(30)
+        watch = time_limits._Watch(5.0, no_message)
+        watch.begin()
+        watch._is_late = True
+        watch.over.set()
+        signal.raise_signal(signal.SIGALRM)  # sent as the code ended
+        watch.end()
+        assert heard == []
+        signal.raise_signal(signal.SIGALRM)
+        assert heard == [signal.SIGALRM]  # who had the signal before has it again
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_outside_the_main_thread_there_is_no_limit():
