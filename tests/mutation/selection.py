@@ -71,12 +71,24 @@ class Recording:
             first.append(file)
         # then the rest, and what the file's own tests see without running the line: something that an earlier one kept
         of_own = {test for test in known if test.partition("::")[0] in own}
-        then = [*own, *(file for file in present if file not in first)]
+        then = [*own, *self._new_files(package), *(file for file in present if file not in first)]
         rounds = (
             Round(first, frozenset(known - tests)),
             Round(then, frozenset((known - tests - of_own) | (of_own & tests))),
         )
         return [each for each in rounds if each.files]
+
+    def _new_files(self, package: str) -> list[str]:
+        """Files of the same package, or of none, that were not there when the run was recorded."""
+        recorded = {test.partition("::")[0] for test in self.seconds}
+        there = [file for folder in (package, "tests/") for file in sorted((self._root / folder).glob("test_*.py"))]
+        named = dict.fromkeys(file.relative_to(self._root).as_posix() for file in there)
+        return [name for name in named if name not in recorded and not self._is_deselected(name)]
+
+    def _is_deselected(self, name: str) -> bool:
+        """Whether the whole file is for other runs than the plain one."""
+        source = (self._root / name).read_text(encoding="utf-8")
+        return any(f"pytestmark = pytest.mark.{mark}" in source for mark in ("slow", "long", "real"))
 
     def _own_files(self, path: str) -> list[str]:
         """The file that mirrors this one; where there is none, nothing."""

@@ -1,5 +1,6 @@
 """What a piece of work allocates and frees, event by event, and how that grows with the size of the work."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +47,7 @@ def recorded(work: Callable[[], object], device: torch.device) -> Trace:
         work: what it returns is dropped before the recording ends.
         device: whose memory is meant.
     """
-    with _native_messages_dropped(), profile(profile_memory=True) as profiler:
+    with _native_messages_dropped(), _no_collection(), profile(profile_memory=True) as profiler:
         work()
     results = profiler.kineto_results
     assert results is not None
@@ -71,6 +72,18 @@ def scaled(traces: Sequence[Trace], sizes: Sequence[Sequence[float]], size: Sequ
     same = len({len(trace.sizes) for trace in traces}) == 1
     events = np.stack([trace.sizes if same else np.array([trace.peak]) for trace in traces])
     return Trace(weights @ events)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Garbage of an earlier recording, collected in this one, would be given back in the middle of the work."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -1,3 +1,5 @@
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -50,3 +52,26 @@ def test_traces_of_different_events_are_compared_by_their_peaks():
 def test_the_profiler_writes_nothing_to_the_terminal(capfd):
     recorded(product(2), CPU)
     assert capfd.readouterr() == ("", "")
+
+
+def test_garbage_of_an_earlier_recording_is_not_given_back_in_the_middle_of_a_later_one():
+    """A collection may come at any moment, and the profiler knows what was taken while it ran before."""
+
+    class Ring:
+        def __init__(self):
+            self.itself, self.tensor = self, torch.zeros(1000)
+
+    def work():
+        gc.set_threshold(20, 2, 2)  # from here on it does come
+        for _ in range(200):
+            kept.append([torch.zeros(10)])
+
+    kept, threshold = [], gc.get_threshold()
+    try:
+        gc.set_threshold(100_000)
+        recorded(lambda: Ring() and None, CPU)
+        trace = recorded(work, CPU)
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*threshold)
+    assert trace.sizes.tolist() == [40.0] * 200
