@@ -104,20 +104,3 @@ def test_every_generator_goes_on_from_a_state_that_went_through_a_file(tmp_path)
     assert drawn() != expected
     restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
     assert drawn() == expected
-
-
-def test_the_generators_of_a_checkpoint_of_one_process_are_none_of_two(kit, tmp_path, monkeypatch):
-    """Each of two goes on with the generator that its seed gave it: one state cannot be that of both."""
-    module, data = kit.sft(lr_schedule="constant")
-    trainer = kit.fit((module, data), tmp_path)
-    trainer.save_checkpoint(tmp_path / "one.ckpt")
-    saved = torch.load(tmp_path / "one.ckpt", weights_only=True)
-    (state,) = saved["lightning_rlhf"]["random_states"]
-    for world_size, rank in ((2, 0), (2, 1), (1, 0)):
-        monkeypatch.setattr(type(trainer), "world_size", world_size)
-        monkeypatch.setattr(type(trainer), "global_rank", rank)
-        module.on_load_checkpoint(saved)
-        torch.manual_seed(5 + rank)
-        before = torch.get_rng_state()
-        module.on_train_start()
-        assert torch.equal(torch.get_rng_state(), before if world_size == 2 else state["torch"])
