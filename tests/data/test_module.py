@@ -1,3 +1,4 @@
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -138,6 +139,14 @@ def test_validate_without_rows_is_an_error(demonstration_data, module, trainer):
 def test_fit_without_rows_is_an_error(demonstration_data, module, trainer):
     with pytest.raises(DataError, match="the train split of ListSource must hold at least one usable row, got none"):
         trainer().fit(module(), datamodule=demonstration_data(train=0))
+
+
+def test_a_module_without_a_tokenizer_is_refused(demonstration_data, trainer):
+    data, run = demonstration_data(), trainer()
+    run.strategy._lightning_module = L.LightningModule()
+    data.trainer = run
+    with pytest.raises(ConfigError, match=r"DemonstrationData must be used with an RLHFModule, .* got LightningModule"):
+        _ = data.formatter
 
 
 def test_test_and_predict_read_the_test_split(demonstration_data, module, trainer):

@@ -7,6 +7,7 @@ import torch
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.models import (
     AdapterActorCritic,
+    LanguageModel,
     LoRA,
     ScalarModel,
     SeparateActorCritic,
@@ -218,6 +219,13 @@ class TestStart:
         other = load_tiny("llama")._replace(tokenizer=make_tokenizer(60))
         with pytest.raises(ConfigError, match="reference must have the tokenizer"):
             build_actor_critic(load_tiny("llama"), reference=other)
+
+    def test_a_policy_without_adapters_needs_a_reference_of_its_own(self, load_tiny):
+        policy = LanguageModel(load_tiny("gpt2").model)
+        with pytest.raises(ConfigError, match="without adapters must have a reference of its own, got None"):
+            SharedActorCritic(policy, None)
+        add_adapter(policy.model, LoRA(rank=2))
+        assert SharedActorCritic(policy, None).reference is None
 
     def test_adapter_dropout_is_refused(self, load_tiny):
         with pytest.raises(ConfigError, match="dropout of LoRA must be 0"):

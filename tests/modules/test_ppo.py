@@ -76,6 +76,26 @@ def test_target_kl_stops_updates_but_not_steps_validation_or_checkpoints(kit, tm
     assert float(trainer.callback_metrics["policy/skipped_share"]) == sum(last) / 8
 
 
+def test_a_validation_reports_sampled_responses_and_the_greedy_ones_under_their_own_names(kit, tmp_path, monkeypatch):
+    module, data = kit.ppo()
+    evaluated = module._evaluation
+    kept = {}
+
+    def keep(batch, *, greedy):
+        kept[greedy] = evaluated(batch, greedy=greedy)
+        return kept[greedy]
+
+    monkeypatch.setattr(module, "_evaluation", keep)
+    metrics = kit.trainer(tmp_path).validate(module, data, verbose=False)[0]
+    for prefix, greedy in (("", False), ("greedy_", True)):
+        for name in ("score", "response_length"):
+            assert metrics[f"val/{prefix}{name}"] == pytest.approx(float(kept[greedy].columns[name].mean()))
+    sampled, greedy = ([sample.response for sample in kept[each].samples] for each in (False, True))
+    assert sampled != greedy
+    again = evaluated(next(iter(data.val_dataloader())), greedy=True)
+    assert [sample.response for sample in again.samples] == greedy
+
+
 def test_a_stop_within_a_window_drops_the_whole_window(kit, tmp_path):
     watch = Watch()
     run = kit.ppo(target_kl=1e-9, minibatch_size=2, lr_schedule="constant")

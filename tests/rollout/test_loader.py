@@ -46,6 +46,12 @@ def same(first, second):
     )
 
 
+def test_a_rollout_has_at_least_one_row():
+    assert [batch.rows.tolist() for batch in loader(lambda iteration: rollout(iteration, 1), num_rows=1)] == [[0]] * 3
+    with pytest.raises(ConfigError, match="the rows of a rollout must be at least 1, got 0"):
+        loader(num_rows=0)
+
+
 def test_nothing_is_collected_before_the_first_minibatch_is_asked_for():
     collected = []
 

@@ -44,6 +44,11 @@ def test_rows_and_targets_are_scaled_each_for_themselves():
     assert whole.peak == pytest.approx(1077)
 
 
+def test_what_does_not_grow_with_the_size_is_taken_once():
+    traces = [Trace(np.array([1000.0, 10.0 * rows, 5.0])) for rows in (2, 3)]
+    assert scaled(traces, [(2,), (3,)], (50,)).sizes.tolist() == pytest.approx([1000, 500, 5])
+
+
 def test_traces_of_different_events_are_compared_by_their_peaks():
     traces = [Trace(np.array([20.0, -20.0])), Trace(np.array([10.0, 20.0, -30.0]))]
     assert scaled(traces, [(2,), (3,)], (4,)).peak == pytest.approx(40)

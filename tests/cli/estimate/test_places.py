@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lightning_rlhf.cli.estimate import places
-from lightning_rlhf.cli.estimate.places import available_memory, num_devices, num_processes_here, num_ranks
+from lightning_rlhf.cli.estimate.places import available_memory, num_devices, num_processes_here, num_ranks, num_shards
 from lightning_rlhf.cli.prepared import Placement
 
 
@@ -27,3 +27,8 @@ def test_processes_share_a_cpu_and_have_a_gpu_each():
     assert num_ranks(placement) == 8
     assert num_processes_here(placement, torch.device("cpu")) == 4
     assert num_processes_here(placement, torch.device("cuda")) == 1
+
+
+def test_only_fsdp2_shards_the_states_over_all_ranks():
+    assert num_shards(Placement("ModelParallelStrategy", 4, 2)) == 8
+    assert num_shards(Placement("ddp", 4, 2)) == num_shards(Placement("auto", 1, 1)) == 1
