@@ -13,9 +13,11 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     GgufConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -30,6 +32,11 @@ from lightning_rlhf.plugin_system.interfaces import ModelSource
 
 __all__ = ["LoadedModel", "load_base", "reading", "resolve_base", "resolve_reward_model", "train_every_embedding"]
 
+_CHECK = "Check the path or hub id; a hub id needs the network unless it is cached."
+_RESIZED = (
+    "An adapter fits the very base that it was trained on: one whose vocabulary was resized must be saved with its new "
+    "size and named in base_model_name_or_path."
+)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -144,11 +151,19 @@ def reading(name: str) -> Iterator[None]:
             ) from error
         if "use_safetensors" in text:
             raise ModelError(f"the weights of {name!r} must be safetensors, got none. {HOW_TO_CONVERT}") from error
-        reason = next(iter(text.strip().splitlines()), "no reason given").rstrip(".")
         raise ModelError(
-            f"{name!r} must be a model that transformers can load, got {type(error).__name__}: {reason}. "
-            "Check the path or hub id; a hub id needs the network unless it is cached."
+            f"{name!r} must be a model that transformers can load, got {type(error).__name__}: {_reason(text)}. "
+            f"{_RESIZED if 'size mismatch' in text else _CHECK}"
         ) from error
+
+
+def _reason(text: str) -> str:
+    """The first line of an error's text; of a list what it is of and its first entry."""
+    lines = [line.strip() for line in text.strip().splitlines()] or ["no reason given"]
+    if not lines[0].endswith(":") or len(lines) < 2:
+        return lines[0].rstrip(".")
+    more = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
+    return f"{lines[0]} {lines[1].rstrip('.')}{more}"
 
 
 def _component(name: str) -> ModelSource | str:
@@ -182,6 +197,7 @@ def _load_pretrained(name: str, *, trust_remote_code: bool) -> PreTrainedModel:
             f"base must be a causal language model, got {name!r}, a reward model ({architectures[0]}). "
             "Name the model that it was trained from."
         )
+    _require_causal(name, config, trust_remote_code=trust_remote_code)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         name,
         config=config,
@@ -194,6 +210,19 @@ def _load_pretrained(name: str, *, trust_remote_code: bool) -> PreTrainedModel:
     model: PreTrainedModel = loaded[0]
     _require_whole(name, loaded[1])
     return model
+
+
+def _require_causal(name: str, config: PreTrainedConfig, *, trust_remote_code: bool) -> None:
+    own_code = trust_remote_code and "AutoModelForCausalLM" in getattr(config, "auto_map", {})
+    if own_code or type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return
+    kind = next(iter(getattr(config, "architectures", None) or []), config.model_type)
+    advice = "Name a causal language model."
+    if getattr(config, "text_config", None) is not None:
+        advice = (
+            "Load it with transformers once, and write its language model and tokenizer alone with save_pretrained."
+        )
+    raise ModelError(f"base must be a causal language model, got {name!r}, a {kind}, which is none. {advice}")
 
 
 def _require_whole(name: str, info: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -41,7 +41,7 @@ def read_config(name: str, *, trust_remote_code: bool) -> PreTrainedConfig:
         trust_remote_code: code that the files name may run.
 
     Raises:
-        ModelError: it names code, or a directory's weights are pickles.
+        ModelError: it names code, or a directory's weights are pickles or lie outside of it.
     """
     config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     for kernel in _kernels(config):
@@ -51,6 +51,7 @@ def read_config(name: str, *, trust_remote_code: bool) -> PreTrainedConfig:
                 "the hub. Read it, and set trust_remote_code to true to run it."
             )
     _refuse_pickles(Path(name), _SAFE_WEIGHTS)
+    _refuse_files_elsewhere(name)
     return config
 
 
@@ -135,6 +136,16 @@ def _refuse_pickles(folder: Path, wanted: tuple[str, ...]) -> None:
             f"the weights in {str(folder)!r} must be safetensors, got {', '.join(pickles[:3])}: a pickle can hold "
             f"code. {HOW_TO_CONVERT}"
         )
+
+
+def _refuse_files_elsewhere(name: str) -> None:
+    """Refuses a directory whose lists of weights name files that are not in it: transformers would read them."""
+    for index in sorted(Path(name).glob("*.index.json")):
+        files = _parsed(name, index).get("weight_map", {})
+        for file in sorted({str(file) for file in (files.values() if isinstance(files, Mapping) else [files])}):
+            path = PureWindowsPath(file)  # which knows both kinds of separators, and drives
+            if path.is_absolute() or path.root or path.drive or ".." in path.parts:
+                raise ModelError(f"{index.name} of {name!r} must name files of that directory, got {file!r}.")
 
 
 def _kernels(config: Any) -> Iterator[str]:

@@ -1,10 +1,11 @@
+import json
 import pickle
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlavaConfig, T5Config
 
 from lightning_rlhf.builtins.models import TinyModel
 from lightning_rlhf.errors import ModelError
@@ -154,6 +155,32 @@ class TestFiles:
         save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(ModelError, match=r"lm_head\.weight"):
             load_base(str(path))
+
+    @pytest.mark.parametrize("file", ["../outside.safetensors", "/tmp/outside.safetensors", "C:\\x", "a/../../b"])
+    def test_lists_of_weights_name_files_of_the_directory_alone(self, saved, file):
+        path = saved()
+        (path / "model.safetensors").rename(path / "x.safetensors")
+        (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"a": file}}))
+        with pytest.raises(ModelError, match=r"index\.json of .* must name files of that directory"):
+            load_base(str(path))
+
+    def test_a_model_that_is_no_language_model_is_called_what_it_is(self, tmp_path):
+        T5Config(vocab_size=8, d_model=8, architectures=["T5ForConditionalGeneration"]).save_pretrained(tmp_path / "t5")
+        with pytest.raises(ModelError, match=r"a T5ForConditionalGeneration, which is none\. Name a causal"):
+            load_base(str(tmp_path / "t5"))
+        LlavaConfig(architectures=["LlavaForConditionalGeneration"]).save_pretrained(tmp_path / "llava")
+        with pytest.raises(ModelError, match=r"a LlavaForConditionalGeneration, .* language model and tokenizer"):
+            load_base(str(tmp_path / "llava"))
+
+    @pytest.mark.filterwarnings("ignore")  # peft's, of training that is not ours
+    def test_an_adapter_whose_vocabulary_was_resized_is_refused_with_the_sizes(self, saved, tmp_path):
+        path = saved("llama")
+        resized = AutoModelForCausalLM.from_pretrained(path)
+        resized.resize_token_embeddings(70, mean_resizing=False)
+        adapted = get_peft_model(resized, LoraConfig(target_modules=["q_proj"], modules_to_save=["embed_tokens"]))
+        adapted.save_pretrained(tmp_path / "adapter")
+        with pytest.raises(ModelError, match=r"size mismatch for .*\[70, 32\].*\[64, 32\].* resized must be saved"):
+            load_base(str(tmp_path / "adapter"))
 
     @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
     def test_an_adapter_directory_is_merged(self, architecture, saved, tiny, logits, tmp_path):
