@@ -1,4 +1,4 @@
-"""Running a plug-in's code so that it can neither block on input, write into our output nor end the process."""
+"""Running a plug-in's code so that it cannot block on input, write into our output, end the process or move it."""
 
 import contextlib
 import io
@@ -9,28 +9,36 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 from lightning_rlhf.errors import PluginError
+from lightning_rlhf.plugin_system.surroundings import kept_surroundings
 
 __all__ = ["guarded"]
 
 Result = TypeVar("Result")
 
 
-def guarded(action: Callable[[], Result], doing: str) -> Result:
+def guarded(action: Callable[[], Result], doing: str, moved: list[str] | None = None) -> Result:
     """The result of the action, run with standard input closed and standard output captured.
 
     Standard error is left alone: warnings and the message of a crash belong there, and log handlers that a library
-    makes while it is imported keep a reference to it.
+    makes while it is imported keep a reference to it. What the process shares, its working directory and its random
+    generators for two, is put back.
 
     Args:
         action: imports or calls something of a plug-in.
         doing: what the action does, the subject of the error: `importing 'package.module'`.
+        moved: gets the names of what was put back; None: nobody asks.
 
     Raises:
         PluginError: the action raised (`SystemExit` included), read standard input or printed.
     """
     reads, prints = _ClosedInput(), _CapturedOutput(sys.stdout)
     try:
-        with _replaced_descriptors(prints), contextlib.redirect_stdout(prints), _replaced_stdin(reads):
+        with (
+            kept_surroundings([] if moved is None else moved),
+            _replaced_descriptors(prints),
+            contextlib.redirect_stdout(prints),
+            _replaced_stdin(reads),
+        ):
             result = action()
     except KeyboardInterrupt:
         raise

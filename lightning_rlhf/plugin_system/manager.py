@@ -58,13 +58,16 @@ class Manager:
         environ = os.environ if environ is None else environ
         self._reporter = Reporter(strict=environ.get("LIGHTNING_RLHF_STRICT_PLUGINS", "") not in ("", "0"))
         self._tracer = Tracer.from_environment(environ)
+        self._movers: set[str] = set()
         builtin = offered_components([importlib.import_module(_BUILTIN_MODULE)], BUILTIN, __version__, self._tracer)
         reserved = {(offer.kind, offer.name) for offer in builtin}
         selection = Selection.from_environment(environ)
         records = [PluginRecord(BUILTIN, __version__, "active", None, tuple(builtin))]
         for plugin in installed_plugins(distributions):
-            record = _examined(plugin, selection, reserved, self._tracer)
+            moved: list[str] = []
+            record = _examined(plugin, selection, reserved, self._tracer, moved)
             records.append(record)
+            self._report_moved(_named(record), moved)
             if record.status in ("broken", "incompatible"):
                 self._reporter.report(_set_aside(_named(record), record.reason))
         self.plugins: tuple[PluginRecord, ...] = tuple(records)
@@ -130,6 +133,7 @@ class Manager:
                 load = partial(self._loader.load, offer.target, BASES[kind])
                 who = f"{offer.distribution} {offer.version}"
                 self._targets[kind, name] = self._tracer.call(who, f"{kind} {name}", load)
+                self._report_moved(f"plug-in {who}", self._loader.moved)
             except PluginError as error:
                 self.set_aside(offer, str(error))
                 raise UnknownComponentError(self._faults[kind, name]) from error
@@ -145,6 +149,13 @@ class Manager:
         message = _set_aside(subject, reason)
         self._faults[offer.kind, offer.name] = message
         self._reporter.report(message)
+
+    def _report_moved(self, subject: str, names: Sequence[str]) -> None:
+        """Warns, once for each plug-in, of what it changed for the whole process when it was imported."""
+        if names and subject not in self._movers:
+            self._movers.add(subject)
+            changed = ", ".join(dict.fromkeys(names))
+            self._reporter.report(f"{subject} must change nothing but itself when it is imported: put back {changed}.")
 
     def versions(self) -> dict[str, str]:
         """The version of each active distribution: what a config and a checkpoint record."""
@@ -168,7 +179,9 @@ def plugin_manager() -> Manager:
     return Manager()
 
 
-def _examined(plugin: Installed, selection: Selection, reserved: set[tuple[str, str]], tracer: Tracer) -> PluginRecord:
+def _examined(
+    plugin: Installed, selection: Selection, reserved: set[tuple[str, str]], tracer: Tracer, moved: list[str]
+) -> PluginRecord:
     """The record of one installed plug-in; its code runs only if nothing forbids that beforehand."""
     refusal = selection.refusal(plugin.name)
     if refusal is not None:
@@ -181,8 +194,8 @@ def _examined(plugin: Installed, selection: Selection, reserved: set[tuple[str, 
         return PluginRecord(plugin.name, plugin.version, "incompatible", reason)
     offers: list[OfferedComponent] = []
     try:
-        objects = [_imported(plugin, point, tracer) for point in plugin.entry_points]
-        offers = offered_components(objects, plugin.name, plugin.version, tracer)
+        objects = [_imported(plugin, point, tracer, moved) for point in plugin.entry_points]
+        offers = offered_components(objects, plugin.name, plugin.version, tracer, moved)
         _check_names(offers, reserved)
     except PluginError as error:
         reason = str(error).rstrip(".")
@@ -190,9 +203,9 @@ def _examined(plugin: Installed, selection: Selection, reserved: set[tuple[str, 
     return PluginRecord(plugin.name, plugin.version, "active", None, tuple(offers))
 
 
-def _imported(plugin: Installed, point: EntryPoint, tracer: Tracer) -> object:
+def _imported(plugin: Installed, point: EntryPoint, tracer: Tracer, moved: list[str]) -> object:
     doing = f"importing {point.value!r}"
-    return tracer.call(f"{plugin.name} {plugin.version}", doing, partial(guarded, point.load, doing))
+    return tracer.call(f"{plugin.name} {plugin.version}", doing, partial(guarded, point.load, doing, moved))
 
 
 def _check_names(offers: Iterable[OfferedComponent], reserved: set[tuple[str, str]]) -> None:

@@ -37,7 +37,11 @@ class OfferedComponent:
 
 
 def offered_components(
-    plugins: Sequence[object], distribution: str, version: str, tracer: Tracer | None = None
+    plugins: Sequence[object],
+    distribution: str,
+    version: str,
+    tracer: Tracer | None = None,
+    moved: list[str] | None = None,
 ) -> list[OfferedComponent]:
     """What the hooks of a distribution's plug-in objects offer, each hook called once.
 
@@ -52,12 +56,12 @@ def offered_components(
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(HookSpecs)
     for plugin in {id(plugin): plugin for plugin in plugins}.values():
-        guarded(partial(_register, manager, plugin), "reading its hooks")
+        guarded(partial(_register, manager, plugin), "reading its hooks", moved)
     offers = []
     for hook, kind in HOOKS.items():
         for implementation in getattr(manager.hook, hook).get_hookimpls():
             call = partial(_items, implementation.function, hook)
-            ask = partial(guarded, call, f"hook {hook}")
+            ask = partial(guarded, call, f"hook {hook}", moved)
             for item in tracer.call(f"{distribution} {version}", f"{hook}()", ask):
                 offers.append(OfferedComponent(kind, item.name, item.target, item.summary, distribution, version))
     return offers

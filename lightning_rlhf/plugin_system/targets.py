@@ -22,6 +22,8 @@ class TargetLoader:
 
     def __init__(self) -> None:
         self._module_faults: dict[str, str] = {}
+        self.moved: list[str] = []
+        """What the last target that was loaded had changed for the whole process, and was put back."""
 
     def load(self, target: Any, base: type[Any]) -> Target:
         """The class or function that a target stands for, imported if it is a dotted name.
@@ -33,6 +35,7 @@ class TargetLoader:
         Raises:
             PluginError: the target cannot be imported or found, or is not what the kind asks for.
         """
+        self.moved = []
         found = self._imported(target) if isinstance(target, str) else target
         made = found if inspect.isclass(found) else returned_class(found)
         if not issubclass(made, base):
@@ -49,7 +52,9 @@ class TargetLoader:
         if module_name in self._module_faults:
             raise PluginError(self._module_faults[module_name])
         try:
-            found: object = guarded(partial(importlib.import_module, module_name), f"importing {module_name!r}")
+            found: object = guarded(
+                partial(importlib.import_module, module_name), f"importing {module_name!r}", self.moved
+            )
         except PluginError as error:
             self._module_faults[module_name] = str(error)
             raise

@@ -1,8 +1,14 @@
+import locale
 import logging
 import os
+import random
+import signal
 import sys
+import warnings
 
+import numpy as np
 import pytest
+import torch
 
 from lightning_rlhf.errors import PluginError
 from lightning_rlhf.plugin_system.isolation import guarded
@@ -79,3 +85,52 @@ def test_the_message_of_an_error_becomes_one_line():
 
     with pytest.raises(PluginError, match=r"^trying raised ValueError: first second\.$"):
         guarded(fail, "trying")
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "name"),
+    [
+        (lambda: os.chdir("/"), os.getcwd, "the working directory"),
+        (lambda: os.umask(0), lambda: (os.umask(0o22), os.umask(0o22)), "the mask of file permissions"),
+        (lambda: locale.setlocale(locale.LC_ALL, "C"), lambda: locale.setlocale(locale.LC_ALL), "the locale"),
+        (lambda: os.environ.update(HOME="/"), lambda: os.environ["HOME"], "environment variables"),
+        (lambda: os.environ.pop("PATH"), lambda: os.environ["PATH"], "environment variables"),
+        (lambda: random.seed(1), random.getstate, "Python's random numbers"),
+        (lambda: np.random.seed(1), lambda: str(np.random.get_state()), "NumPy's random numbers"),
+        (lambda: np.random.rand(), lambda: str(np.random.get_state()), "NumPy's random numbers"),
+        (lambda: torch.manual_seed(1), lambda: torch.get_rng_state().tolist(), "torch's random numbers"),
+        (lambda: torch.set_default_dtype(torch.float64), torch.get_default_dtype, "torch's default dtype"),
+        (lambda: torch.set_default_device("meta"), torch.get_default_device, "torch's default device"),
+        (lambda: torch.set_grad_enabled(False), torch.is_grad_enabled, "whether torch records gradients"),
+        (lambda: signal.signal(signal.SIGTERM, print), lambda: signal.getsignal(signal.SIGTERM), "signal handlers"),
+        (lambda: warnings.simplefilter("ignore"), lambda: warnings.filters[:], "the warnings that are shown"),
+        (warnings.resetwarnings, lambda: len(warnings.filters) > 0, "the warnings that are shown"),
+    ],
+)
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_the_whole_process_shares_is_put_back(change, state, name, fails):
+    before, moved = state(), []
+    if fails:
+        with pytest.raises(PluginError):
+            guarded(lambda: (change(), 1 / 0), "trying", moved)
+    else:
+        guarded(change, "trying", moved)
+    assert state() == before
+    assert moved == [name]
+
+
+def test_what_libraries_rightly_add_stays(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("OF_A_LIBRARY", "")
+    monkeypatch.delenv("OF_A_LIBRARY")
+
+    def settle():
+        sys.path.append("vendored")
+        os.environ["OF_A_LIBRARY"] = "1"
+        warnings.filterwarnings("ignore", "a message of its own")
+
+    moved = []
+    with warnings.catch_warnings():
+        guarded(settle, "trying", moved)
+        assert (sys.path[-1], os.environ["OF_A_LIBRARY"], moved) == ("vendored", "1", [])
+        assert any(entry[1] is not None and entry[1].pattern == "a message of its own" for entry in warnings.filters)

@@ -1,11 +1,14 @@
 """Plug-ins: what is installed may run, when it is let; what a list or a name says may not."""
 
+import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from lightning_rlhf.errors import UnknownComponentError
+from lightning_rlhf.errors import PluginError, UnknownComponentError
+from lightning_rlhf.plugin_system.reporting import PluginWarning
 
 
 def test_a_plug_in_that_is_not_let_in_is_not_imported(fake_plugins, payload):
@@ -33,6 +36,47 @@ def test_listing_plug_ins_imports_no_component(fake_plugins, payload, evil_modul
         """,
     )
     assert "score" in fake_plugins.manager().components("reward_function")
+
+
+@pytest.mark.parametrize("place", ["plug-in", "hook", "component"])
+def test_none_moves_the_run_by_being_imported(fake_plugins, place):
+    """Neither one that nobody uses nor one that is in use; and it is named once."""
+    move = "import os, random\nos.chdir('/')\nrandom.seed(0)\n"
+    source = """
+from lightning_rlhf import Component, hookimpl
+
+@hookimpl
+def rlhf_reward_functions():
+    {in_hook}
+    return [Component("first", "its_rewards:First"), Component("second", "its_other_rewards:Second")]
+"""
+    rewards = "from lightning_rlhf import RewardFunction\nclass {}(RewardFunction):\n    def __call__(self): ...\n"
+    moves = move if place == "component" else ""
+    in_hook = "import os, random; os.chdir('/'); random.seed(0)" if place == "hook" else "pass"
+    fake_plugins.install(
+        "mover",
+        (move if place == "plug-in" else "") + source.format(in_hook=in_hook),
+        its_rewards=moves + rewards.format("First"),
+        its_other_rewards=moves + rewards.format("Second"),
+    )
+
+    def used(**environ):
+        manager = fake_plugins.manager(**environ)
+        for name in ("first", "second"):
+            manager.resolve("reward_function", name)
+
+    before = Path.cwd(), random.getstate()
+    with pytest.warns(PluginWarning) as caught:
+        used()
+    assert (Path.cwd(), random.getstate()) == before
+    (message,) = [str(warning.message) for warning in caught]
+    assert message == (
+        "plug-in mover 1.0 must change nothing but itself when it is imported: put back the working directory, "
+        "Python's random numbers."
+    )
+    fake_plugins.forget()
+    with pytest.raises(PluginError, match="plug-in mover"):
+        used(LIGHTNING_RLHF_STRICT_PLUGINS="1")
 
 
 def test_a_component_name_is_no_module(fake_plugins, payload, evil_module):
