@@ -1,6 +1,7 @@
 """Keeps the newest state of a run in one file."""
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,16 @@ class LastCheckpoint(ModelCheckpoint):
     Args:
         dirpath: folder of the file.
         regular: write it at these points; otherwise only when it is asked for.
+        find_last: what looks for the checkpoint that `trainer.fit(ckpt_path="last")` means; default: as Lightning does.
     """
 
-    def __init__(self, dirpath: Path | str, regular: bool = True) -> None:
+    def __init__(
+        self, dirpath: Path | str, regular: bool = True, find_last: Callable[[L.Trainer], set[str]] | None = None
+    ) -> None:
         super().__init__(dirpath, filename="last", enable_version_counter=False)
         self.put_into(Path(dirpath))
         self.regular = regular
+        self._find_last = find_last
         self._written = False
         self._at_epoch_end = False
         self._due = False
@@ -44,6 +49,16 @@ class LastCheckpoint(ModelCheckpoint):
         self.path = folder / "last.ckpt"
         self.best_model_path = str(self.path)
         self._beside = beside(self.path, "new")
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """All ranks use rank 0's folder. That it holds a checkpoint is no reason for Lightning's warning."""
+        self.put_into(Path(trainer.strategy.broadcast(str(self.dirpath))))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing: where the file is follows from the root, and Lightning would warn of a root that was moved."""
+
+    def _find_last_checkpoints(self, trainer: L.Trainer) -> set[str]:
+        return super()._find_last_checkpoints(trainer) if self._find_last is None else self._find_last(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
         """Writes the checkpoint beside the last one; on every rank."""

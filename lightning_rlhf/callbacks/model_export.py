@@ -6,9 +6,13 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_rlhf.callbacks.averaged_weights import take_averaged_weights
 from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
+from lightning_rlhf.checkpoints.replacement import numbered
+from lightning_rlhf.checkpoints.run_directory import require_replaceable
+from lightning_rlhf.errors import RunDirectoryError
 from lightning_rlhf.files import whole_folder
 
 __all__ = ["ModelExport"]
@@ -30,8 +34,14 @@ class ModelExport(Callback):
         self._exported = False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Nothing is exported yet."""
+        """Nothing is exported yet, and nothing of somebody's stands where the model will.
+
+        Raises:
+            RunDirectoryError: something does; better now than when all is trained.
+        """
         self._exported = False
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            require_replaceable(Path(trainer.default_root_dir) / self.folder)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Exports once, unless nothing was trained (`fast_dev_run`) or the run broke off."""
@@ -52,7 +62,7 @@ class ModelExport(Callback):
         pl_module.cpu()
 
     def _export(self, trainer: L.Trainer, pl_module: Any) -> None:
-        path = Path(trainer.default_root_dir) / self.folder
+        path = self._free(Path(trainer.default_root_dir) / self.folder, trainer)
         if self.instead is None:
             pl_module.export(path)
         else:
@@ -61,3 +71,13 @@ class ModelExport(Callback):
                     shutil.copytree(self.instead, folder, dirs_exist_ok=True)
             trainer.strategy.barrier("model is copied")
         self._exported = True
+
+    @staticmethod
+    def _free(path: Path, trainer: L.Trainer) -> Path:
+        """The folder, or another where somebody has put something there in the meantime: the model is trained."""
+        try:
+            require_replaceable(path)
+        except RunDirectoryError as error:
+            rank_zero_warn(f"{error} The model is in {numbered(path)}.")
+            path = numbered(path)
+        return Path(trainer.strategy.broadcast(str(path)))

@@ -1,15 +1,24 @@
 """One root for all files of a run: the same on every rank, absolute, and this run's alone."""
 
+import os
 from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
 from lightning_rlhf.checkpoints.run_directory import CHECKPOINT_FOLDER, RunDirectory
 from lightning_rlhf.errors import RunDirectoryError
 
-__all__ = ["RunRoot"]
+__all__ = ["RunRoot", "is_first_process"]
+
+
+def is_first_process() -> bool:
+    """Whether this process decides for the others; known before any of them can be asked."""
+    node = int(os.environ.get("GROUP_RANK", os.environ.get("NODE_RANK", "0")))
+    local = int(os.environ.get("LOCAL_RANK", "0"))  # a process that was spawned finds it only here
+    return getattr(rank_zero_only, "rank", 0) == 0 and local == 0 and node == 0
 
 
 class RunRoot(Callback):
@@ -19,10 +28,12 @@ class RunRoot(Callback):
 
     Args:
         directory: what this process has chosen.
+        releases: let other processes in when the fit is over; else whoever chose the directory does.
     """
 
-    def __init__(self, directory: RunDirectory) -> None:
+    def __init__(self, directory: RunDirectory, releases: bool = False) -> None:
         self.directory = directory
+        self.releases = releases
         self._has_stepped = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -34,6 +45,14 @@ class RunRoot(Callback):
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, LastCheckpoint):
                 callback.put_into(Path(root) / CHECKPOINT_FOLDER)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep other processes out, where that is not done yet.
+
+        Not before: loggers and checkpoint callbacks of the user's own warn of a folder that is not empty.
+        """
+        if self.releases and trainer.is_global_zero:
+            self.directory = self.directory.locked()
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: object, **kwargs: object) -> None:
         """The run has made a step: the one that it replaces may go.
@@ -52,3 +71,14 @@ class RunRoot(Callback):
                 getattr(logger, "begin", lambda: None)()
             if trainer.is_global_zero:
                 self.directory.let_go()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """The fit is over."""
+        if self.releases:
+            self.directory.release()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """The fit is over, too."""
+        if self.releases:
+            self.directory.discard_if_empty()
+            self.directory.release()

@@ -25,6 +25,7 @@ __all__ = [
     "root_of_checkpoint",
     "run_directory_for_evaluation",
     "run_directory_for_training",
+    "run_directory_from_python",
 ]
 
 CONFIG_FILE = "config.yaml"
@@ -138,6 +139,21 @@ class RunDirectory:
                 if self.path.parent.name == _RUNS.name:
                     self.path.parent.rmdir()
 
+    def locked(self) -> "RunDirectory":
+        """The same, with other processes kept out, and what a process began that was cut off brought to an end.
+
+        Raises:
+            RunDirectoryError: another process is at work here.
+        """
+        directory = replace(self, lock=_taken(self, "fit"))
+        try:
+            with _clear_errors(f"trainer.default_root_dir {self.shown} must be a directory whose files can be moved"):
+                Replacement(self.path).recover(_there(self.path, _TRACES))
+        except BaseException:
+            directory.release()
+            raise
+        return directory
+
     def release(self) -> None:
         """Let other processes in."""
         if self.lock is not None:
@@ -194,10 +210,8 @@ def run_directory_for_training(
     if dry_run:
         return replace(directory, resumes=True, created=False)
     path, shown = directory.path, directory.shown
-    directory = replace(directory, lock=_taken(directory, "fit"))
+    directory = directory.locked()
     try:
-        with _clear_errors(f"trainer.default_root_dir {shown} must be a directory whose files can be moved"):
-            Replacement(path).recover(_there(path, _TRACES))
         if not _holds_run(path):
             return directory
         if ckpt_path == "last" or (resumed is not None and (here / resumed).resolve() == path.resolve()):
@@ -239,6 +253,26 @@ def run_directory_for_evaluation(
         finally:
             lock.release()
     return replace(directory, lock=_taken(directory, command))
+
+
+def run_directory_from_python(root: str | None, stage: str) -> RunDirectory:
+    """The root of a `fit` that a notebook or a program of one's own starts, made if it is not there.
+
+    What the root holds stays: to fit twice in a notebook is no accident. It is not locked yet (`locked`): Lightning
+    opens its loggers first, of which one warns of a folder that is not empty.
+
+    Args:
+        root: as for `run_directory_for_training`.
+        stage: as for `run_directory_for_training`.
+
+    Raises:
+        RunDirectoryError: the root is in use, cannot be written, or holds a folder `model` of somebody's.
+    """
+    directory = _chosen(root, stage, None, Path.cwd(), make=True)
+    if is_owned(directory.path / _lock_of("fit")):
+        _taken(directory, "fit").release()  # raises, unless the owner is gone or this process
+    require_replaceable(directory.path / MODEL_FOLDER)
+    return directory
 
 
 def _chosen(root: str | None, stage: str, resumed: Path | None, here: Path, *, make: bool) -> RunDirectory:

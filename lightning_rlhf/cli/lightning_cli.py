@@ -1,6 +1,5 @@
 """LightningCLI for the three stages, with its traps taken care of."""
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,12 +13,11 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
 from lightning_rlhf.callbacks.prediction_writer import PredictionWriter
-from lightning_rlhf.callbacks.run_root import RunRoot
+from lightning_rlhf.callbacks.run_root import RunRoot, is_first_process
 from lightning_rlhf.callbacks.termination import TerminationSignals
 from lightning_rlhf.checkpoints.leftovers import settle_run
 from lightning_rlhf.checkpoints.run_directory import (
@@ -42,6 +40,7 @@ from lightning_rlhf.cli.help_text import reworded
 from lightning_rlhf.cli.loggers import default_loggers
 from lightning_rlhf.cli.parser import Parser, ReportedError, header, reads_local_configs
 from lightning_rlhf.cli.resumed_config import argument_names, filled_in, plain_config, saved_config
+from lightning_rlhf.cli.spawned import children_ends
 from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.terminal import escaped
 
@@ -198,15 +197,15 @@ class RLHFCLI(LightningCLI):
             "given": self._given,
         }
         with self._nothing_left_behind():
-            if is_fit and not config.trainer.fast_dev_run and _is_first_process():
+            if is_fit and not config.trainer.fast_dev_run and is_first_process():
                 settle_run(self._directory.path)
-            check_checkpoint(config.ckpt_path, self._directory.path, is_fit=is_fit, is_first=_is_first_process())
+            check_checkpoint(config.ckpt_path, self._directory.path, is_fit=is_fit, is_first=is_first_process())
 
     def _choose_directory(self) -> RunDirectory:
         config = self.config[self.subcommand]
         root, ckpt_path = config.trainer.default_root_dir, config.ckpt_path
         root = None if root is None else str(root)
-        if not _is_first_process():
+        if not is_first_process():
             # whatever this process would choose, rank 0 has chosen or will say
             return RunDirectory(inherited() or self._here / (root or "runs"))
         module, _, name = config.model.class_path.rpartition(".")
@@ -287,13 +286,13 @@ class RLHFCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            with self._nothing_left_behind(), handed_down(self.directory.path):
+            with self._nothing_left_behind(), handed_down(self.directory.path), children_ends(self.trainer):
                 super()._run_subcommand(subcommand)
         except BaseException as error:
             self._stop_other_ranks()
-            if subcommand == "fit" and _is_first_process() and not self.directory.has_begun:
+            if subcommand == "fit" and is_first_process() and not self.directory.has_begun:
                 self.directory.withdraw()
-            elif subcommand == "fit" and isinstance(error, SIGTERMException) and _is_first_process():
+            elif subcommand == "fit" and isinstance(error, SIGTERMException) and is_first_process():
                 self._say_how_to_go_on()
             if reason := refused_checkpoint(error):
                 raise ModelError(
@@ -336,7 +335,7 @@ class RLHFCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Everything is built: a run that is to be overwritten makes room, and one that left nothing to go on from."""
-        if _is_first_process():
+        if is_first_process():
             if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
                 settle_run(self.directory.path, *self._checkpoint_folders())
             last = self.config[self.subcommand].ckpt_path == "last" and self._last_checkpoint() is None
@@ -363,7 +362,7 @@ class RLHFCLI(LightningCLI):
 
     def _say_what_is_evaluated(self) -> None:
         root = self.directory.path
-        if self.config[self.subcommand].ckpt_path is None and checkpoints(root) and _is_first_process():
+        if self.config[self.subcommand].ckpt_path is None and checkpoints(root) and is_first_process():
             trained = "last" if last_checkpoint(root) else str(self.directory.named(checkpoints(root)[-1]))
             print(
                 escaped(
@@ -398,12 +397,6 @@ def _is_lightnings_refusal(error: BaseException) -> bool:
         place = place.tb_next
     where = "" if place is None else str(place.tb_frame.f_globals.get("__name__", ""))
     return isinstance(error, ValueError | RuntimeError) and where.startswith(_READ_ARGUMENTS)
-
-
-def _is_first_process() -> bool:
-    """Whether this process decides for the others; known before any of them can be asked."""
-    node = int(os.environ.get("GROUP_RANK", os.environ.get("NODE_RANK", "0")))
-    return getattr(rank_zero_only, "rank", 0) == 0 and node == 0
 
 
 def _files(args: list[str]) -> list[str]:

@@ -162,10 +162,11 @@ class RLHFData(L.LightningDataModule, ABC):
                     error = found
             # every rank takes part, so that none waits for one that failed
             all_well = self._trainer.strategy.reduce_boolean_decision(error is None)
+            message = self._trainer.strategy.broadcast("" if error is None else str(error))
             if error is not None:
                 raise error
             if not all_well:
-                raise DataError("the rows must be readable in every process, got an error in another. See its message.")
+                raise DataError(f"the rows must be readable in every process, got an error in another. {message}")
             rows = StoredRows(folder)
             if not isinstance(tokenization, PromptRows):  # how long an answer may follow, the module knows
                 self._check_positions(rows.tally.longest, label, source)

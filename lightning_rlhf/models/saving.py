@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from lightning_rlhf.checkpoints.run_directory import require_replaceable
 from lightning_rlhf.errors import ModelError, TemplateError
 from lightning_rlhf.files import whole_folder
 from lightning_rlhf.models.adapters import (
@@ -56,10 +57,12 @@ def save_language_model(
 
     Raises:
         ModelError: an adapter alone whose base has no path or hub id.
+        RunDirectoryError: the directory holds what this library has not written.
     """
     transformer = model.model if isinstance(model, LanguageModel) else model
     adapter = active_adapter(transformer)
     metadata = _metadata(template_record, plugins)
+    require_replaceable(Path(path))
     with whole_folder(Path(path)) as folder:
         if adapter is not None and not merge_adapters:
             _save_adapter(transformer, adapter, folder, _reloadable(transformer.name_or_path or ""))
@@ -110,6 +113,9 @@ def save_reward_model(
         template_record: the template of training.
         base_name: path or hub id that the adapter was trained on.
         plugins: versions of the plug-ins that took part, for the record.
+
+    Raises:
+        RunDirectoryError: the directory holds what this library has not written.
     """
     backbone = model.backbone
     adapter = active_adapter(backbone)
@@ -121,6 +127,7 @@ def save_reward_model(
     config.pad_token_id = pad_id
     config.score_offset = model.score_offset
     metadata = _metadata(template_record, plugins)
+    require_replaceable(Path(path))
     with whole_folder(Path(path)) as folder:
         _scoring_model(config, merged_state_dict(backbone), model.head).save_pretrained(folder)
         tokenizer.save_pretrained(folder)

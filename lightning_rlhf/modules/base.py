@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, ClassVar, Self
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
@@ -24,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rlhf import registry
 from lightning_rlhf.arguments import require_at_least, require_finite, require_one_of
-from lightning_rlhf.callbacks import LearningWatch, ModelExport, NonFiniteGuard, SampleTable
+from lightning_rlhf.callbacks import NonFiniteGuard
 from lightning_rlhf.checkpoints.changed_arguments import require_unchanged
 from lightning_rlhf.checkpoints.foreign import check_arguments, saved_arguments
 from lightning_rlhf.checkpoints.strategies import prepare_strategy
@@ -34,6 +32,7 @@ from lightning_rlhf.models import RecordedTemplate, evaluation_mode, require_tra
 from lightning_rlhf.modules.frozen_models import keep_frozen
 from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
+from lightning_rlhf.modules.plain_trainer import PlainTrainerFiles
 from lightning_rlhf.modules.resumed_state import ResumedState
 from lightning_rlhf.modules.resuming import (
     accumulated_gradients,
@@ -54,7 +53,7 @@ from lightning_rlhf.version import __version__
 __all__ = ["RLHFModule", "gathered", "named_rows"]
 
 
-class RLHFModule(L.LightningModule, ABC):
+class RLHFModule(PlainTrainerFiles, ABC):
     """Base of the three stages.
 
     Args:
@@ -302,14 +301,6 @@ class RLHFModule(L.LightningModule, ABC):
             )
         shard(self.networks(), mesh["data_parallel"])
         self.is_sharded = True
-
-    def configure_callbacks(self) -> list[Callback]:
-        """The callbacks that belong to every run, so that a plain Trainer does what the command line does.
-
-        Those that the Trainer has already stay: Lightning would replace them.
-        """
-        there = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
-        return [kind() for kind in (NonFiniteGuard, LearningWatch, SampleTable, ModelExport) if kind not in there]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One AdamW with the stage's parameter groups and a schedule that is stepped with it."""
