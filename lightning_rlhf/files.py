@@ -14,6 +14,7 @@ from lightning_rlhf.errors import StorageError
 __all__ = [
     "beside",
     "clear_storage_errors",
+    "private",
     "replace_whole",
     "settle",
     "storage_fault",
@@ -84,6 +85,11 @@ def clear_storage_errors(place: Path | str | None = None) -> Iterator[None]:
         if fault := storage_fault(error, place):
             raise fault from error
         raise
+
+
+def private(path: str, flags: int) -> int:
+    """An `opener` for files of prompts and responses: what it makes is its owner's alone, from the first moment."""
+    return os.open(path, flags, 0o600)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lightning_rlhf.checkpoints.replacement import numbered
+from lightning_rlhf.files import private
 
 __all__ = ["PredictionWriter"]
 
@@ -54,7 +55,7 @@ class PredictionWriter(BasePredictionWriter):
         self._root = Path(trainer.default_root_dir).absolute()
         path = self._part_path(trainer.global_rank)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = path.open("w", encoding="utf-8")
+        self._part = open(path, "w", encoding="utf-8", opener=private)  # noqa: SIM115 - for its mode
 
     def write_on_batch_end(
         self,
@@ -88,7 +89,7 @@ class PredictionWriter(BasePredictionWriter):
             return
         parts = [self._part_path(rank) for rank in range(trainer.world_size)]
         whole = self._part_path(trainer.world_size)
-        with whole.open("w", encoding="utf-8") as file:
+        with open(whole, "w", encoding="utf-8", opener=private) as file:
             self.num_rows = 0
             for row in _in_order(parts):
                 file.write(row + "\n")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lightning_rlhf.files import clear_storage_errors, written_beside
+from lightning_rlhf.files import clear_storage_errors, private, written_beside
 from lightning_rlhf.terminal import escaped
 
 __all__ = ["Sample", "SampleTable"]
@@ -80,7 +80,7 @@ class SampleTable(Callback):
         rows = [{"step": step, "epoch": trainer.current_epoch, **asdict(sample)} for sample in samples]
         with clear_storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as lines:
+            with open(path, "a", encoding="utf-8", opener=private) as lines:
                 lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -105,8 +105,8 @@ def _forget(path: Path, step: int) -> None:
     """Takes the samples of this step and of later ones out of the file, and a line that a kill cut off."""
     lines = path.read_bytes().splitlines(keepends=True)  # of bytes: text may hold other ends of lines
     kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] < step]
-    with written_beside(path) as beside:
-        beside.write_bytes(b"".join(kept))
+    with written_beside(path) as beside, open(beside, "wb", opener=private) as file:
+        file.writelines(kept)
 
 
 def _shortened(text: str, length: int = 400) -> str:

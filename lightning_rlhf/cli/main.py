@@ -97,12 +97,18 @@ def _run(words: list[str], imported: Callable[[str], ModuleType]) -> int | None:
         print(f"lightning-rlhf {__version__}")
         return 0
     if word in _TRAINER_COMMANDS:
-        return cast(Command, imported("lightning_rlhf.cli.lightning").run)(words)
+        return _command(imported, "lightning")(words)
     if word in _COMMANDS:
-        return cast(Command, imported(f"lightning_rlhf.cli.{word}").run)(words[1:])
+        return _command(imported, word)(words[1:])
     near = difflib.get_close_matches(word, _COMMANDS, n=2)
     hint = f"Did you mean {' or '.join(near)}?" if near else "See lightning-rlhf --help."
     raise ConfigError(f"the command must be one of {', '.join(_COMMANDS)}, got {word!r}. {hint}")
+
+
+def _command(imported: Callable[[str], ModuleType], name: str) -> Command:
+    run = cast(Command, imported(f"lightning_rlhf.cli.{name}").run)
+    _make_warnings_safe()
+    return run
 
 
 def _import_for_good(name: str) -> ModuleType:
@@ -136,7 +142,7 @@ def _safe_messages() -> Iterator[None]:
                 return record
         return record
 
-    warnings.formatwarning = _formatted_warning
+    _make_warnings_safe()
     logging.setLogRecordFactory(escaped_record)
     try:
         yield
@@ -145,12 +151,13 @@ def _safe_messages() -> Iterator[None]:
         logging.setLogRecordFactory(made)
 
 
-def _formatted_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    if issubclass(category, PluginWarning):  # the line of our own code that warns helps nobody
-        return f"lightning-rlhf: warning: {escaped(message)}\n"
-    return escaped(_default_format(message, category, filename, lineno, line))
+def _make_warnings_safe() -> None:
+    """Wraps the formatter of this moment; Lightning brings its own when it is imported."""
+    formatted = warnings.formatwarning
 
+    def escaped_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+        if issubclass(category, PluginWarning):  # the line of our own code that warns helps nobody
+            return f"lightning-rlhf: warning: {escaped(message)}\n"
+        return escaped(formatted(message, category, *place, **more))
 
-_default_format = warnings.formatwarning
+    warnings.formatwarning = escaped_warning

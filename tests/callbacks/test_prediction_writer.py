@@ -50,6 +50,7 @@ def test_the_rows_of_all_ranks_stand_in_the_order_of_the_split(tmp_path):
     assert [row["row"] for row in written(tmp_path)] == [0, 1, 2, 3, 4, 5]
     assert writers[0].num_rows == 6
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.jsonl"]
+    assert (tmp_path / "predictions.jsonl").stat().st_mode & 0o777 == 0o600  # they are responses: their owner's alone
 
 
 def test_a_row_that_two_ranks_had_stands_there_once(tmp_path):

@@ -108,6 +108,7 @@ def test_a_resumed_run_replaces_the_samples_that_it_takes_again(tmp_path):
         trainer.global_step = step
         table.on_validation_end(trainer, SimpleNamespace(take_samples=lambda: [Sample("new", "r")]))
     assert [(row["step"], row["prompt"]) for row in rows(tmp_path)] == [(2, "p2"), (4, "new"), (5, "new")]
+    assert (tmp_path / "samples.jsonl").stat().st_mode & 0o777 == 0o600  # they are responses: their owner's alone
 
 
 def test_a_full_disk_is_a_message_that_names_the_file(tmp_path):

@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,6 +61,11 @@ def test_a_plug_in_s_error(fake_plugins, said):
 
 
 def test_errors_warnings_and_log_lines(said, monkeypatch):
+    def imported(_):
+        """As Lightning, which brings a formatter of its own."""
+        monkeypatch.setattr(warnings, "formatwarning", lambda message, *_: f"lightning: {message}\n")
+        return SimpleNamespace(run=fail)
+
     def fail(*_):
         for subject, category in (("row", UserWarning), ("plug-in", PluginWarning)):  # pytest shows warnings itself
             sys.stderr.write(warnings.formatwarning(category(f"{subject} {HARMFUL}"), category, "file.py", 1))
@@ -68,9 +74,9 @@ def test_errors_warnings_and_log_lines(said, monkeypatch):
         logger.warning("model %s", HARMFUL)
         raise ScorerError(f"reward function said {HARMFUL}\nsecond line")
 
-    monkeypatch.setattr(main_module, "_run", fail)
+    monkeypatch.setattr(main_module, "import_module", imported)
     before = warnings.formatwarning, logging.getLogRecordFactory()
-    assert main([]) == 2
+    assert main(["fit"]) == 2
     text = said()
     for subject in ("row", "plug-in", "model", "reward function said"):
         assert f"{subject} \\x1b[2J" in text
