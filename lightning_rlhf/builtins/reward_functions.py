@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from lightning_rlhf.arguments import require_at_least, require_finite, require_one_of, require_positive
-from lightning_rlhf.errors import ConfigError, ScorerError
+from lightning_rlhf.errors import ConfigError, ScorerError, shown
 from lightning_rlhf.plugin_system.interfaces import RewardFunction
 from lightning_rlhf.registry import check_importable
 
@@ -202,6 +202,11 @@ def _function_at(path: str) -> Callable[..., Any]:
             f"the path of a reward function must name a module, not a file, got {path!r}. "
             f"Did you mean '{module}:{name}'?"
         )
+    if any(part.startswith("__") for part in name.split(".")):
+        raise ConfigError(
+            f"the path of a reward function must name a function, got {path!r}, which reaches into Python's own "
+            "names. Write a function of your own."
+        )
     check_importable(f"{module_name}.{name}")
     try:
         found: Any = importlib.import_module(module_name)
@@ -223,7 +228,7 @@ def _function_at(path: str) -> Callable[..., Any]:
             "in the config by its class path instead."
         )
     if not callable(found):
-        raise ConfigError(f"the path of a reward function must name a function, got {found!r} at {path!r}.")
+        raise ConfigError(f"the path of a reward function must name a function, got {shown(found)} at {path!r}.")
     return found  # type: ignore[no-any-return]
 
 

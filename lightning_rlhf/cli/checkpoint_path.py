@@ -33,8 +33,10 @@ def check_checkpoint(ckpt_path: str | None, root: Path, *, is_fit: bool, is_firs
         ConfigError: there is none.
         ModelError: it is damaged, or cannot be used for this.
     """
-    if ckpt_path is None or "://" in str(ckpt_path) or ckpt_path == "hpc":
+    if ckpt_path is None or ckpt_path == "hpc":
         return
+    if "://" in str(ckpt_path):
+        raise ConfigError(f"ckpt_path must be a file of this machine, got {ckpt_path!r}. Download it first.")
     path = last_checkpoint(root) if ckpt_path == "last" else Path(ckpt_path)
     if path is None:
         if is_fit:

@@ -27,6 +27,7 @@ _PATH = re.compile(r"^Unexpected import path format: (?P<name>.*)$")
 _OPTION = re.compile(r"^(Subcommand '\w+' does not accept o|O)ption '(?P<option>[^']+)'( is not accepted)?$")
 _WORDS = re.compile(r"^unrecognized arguments: (?P<words>.*)$")
 _DENIED = re.compile(r"^(.*: )?Importing '(?P<path>[^']+)' is not allowed, denied by the '(?P<entry>[^']+)' entry")
+_ABSTRACT = re.compile(r"^Expected an instantiatable class, but (?P<path>[\w.]+) is abstract")
 _MISSING = re.compile(r"^the following arguments are required: (?P<names>.*)$")
 _TYPE = re.compile(r"^Expected an? (?P<type><class '[^']+'>|typing\.\S.*?)(\. Got value: (?P<value>.*))?$")
 _VALUE = re.compile(r"^Given value: (?P<value>.*)$")
@@ -147,6 +148,13 @@ class Explainer:
         reason = match[0].rstrip(".")
         return f"{fault.argument} must be a class that can be imported, got {fault.class_path!r}: {reason}."
 
+    def _without_class(self, fault: _Fault, match: re.Match[str]) -> str:
+        kinds = ", ".join(_names(self._types.get(fault.argument) or _imported(match["path"])))
+        return (
+            f"--{fault.argument} must name its class before its options, got options first. Give --{fault.argument} "
+            f"NAME, and then --{fault.argument}.OPTION.{f' Offered: {kinds}.' if kinds else ''}"
+        )
+
     def _denied(self, fault: _Fault, match: re.Match[str]) -> str:
         return (
             f"{fault.argument or 'every argument'} must name a class of this library, of a plug-in or of your own, got "
@@ -162,6 +170,7 @@ class Explainer:
         _OPTION: _unknown_option,
         _WORDS: _unrecognized,
         _MISSING: _missing,
+        _ABSTRACT: _without_class,
         _DENIED: _denied,
         _HELP: _unknown_class,
         _NAME: _unknown_class,

@@ -72,5 +72,11 @@ def _interrupt_handler_kept() -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
-    finally:
+    except (KeyboardInterrupt, SystemExit):
+        if before in (signal.default_int_handler, signal.SIG_IGN, None):  # else the process ends: main says how
+            signal.signal(signal.SIGINT, before)
+        raise
+    except BaseException:
         signal.signal(signal.SIGINT, before)
+        raise
+    signal.signal(signal.SIGINT, before)

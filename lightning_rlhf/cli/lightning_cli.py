@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, get_type_hints
 
 from lightning import LightningDataModule, LightningModule, Trainer
@@ -35,13 +36,15 @@ from lightning_rlhf.checkpoints.run_directory import (
 from lightning_rlhf.cli.callbacks import ConfigFile
 from lightning_rlhf.cli.checkpoint_path import NO_FILE, check_checkpoint, newest_usable, refused_checkpoint
 from lightning_rlhf.cli.config_numbers import check_numbers
+from lightning_rlhf.cli.config_text import check_yaml
 from lightning_rlhf.cli.explain import Explainer, without_wrapping
 from lightning_rlhf.cli.help_text import reworded
 from lightning_rlhf.cli.loggers import default_loggers
 from lightning_rlhf.cli.parser import Parser, ReportedError, header, reads_local_configs
 from lightning_rlhf.cli.resumed_config import argument_names, filled_in, plain_config, saved_config
+from lightning_rlhf.cli.roots import usable_root
 from lightning_rlhf.cli.spawned import children_ends
-from lightning_rlhf.errors import ConfigError, ModelError
+from lightning_rlhf.errors import ConfigError, LightningRLHFError, ModelError, shown
 from lightning_rlhf.terminal import escaped
 
 __all__ = ["RLHFCLI", "base_classes"]
@@ -143,12 +146,16 @@ class RLHFCLI(LightningCLI):
             ConfigError: something is.
         """
         self._words = args
+        for word in args:
+            check_yaml(word.partition("=")[2] or word, shown(word.partition("=")[0]))
         try:
             self.config = parser.parse_args(args)
         except ReportedError as report:
             raise ConfigError(self._explainer(args).explain(str(report))) from report
         except UnicodeDecodeError as error:
             raise ConfigError(f"{' or '.join(_files(args))} must be UTF-8 text: {error}.") from error
+        except (RecursionError, OverflowError) as error:
+            raise ConfigError(f"what the config says must be values that fit its arguments, got {error}.") from error
         check_numbers(self.config[self.config.subcommand].as_dict())
 
     def _explainer(self, args: list[str]) -> Explainer:
@@ -204,7 +211,7 @@ class RLHFCLI(LightningCLI):
     def _choose_directory(self) -> RunDirectory:
         config = self.config[self.subcommand]
         root, ckpt_path = config.trainer.default_root_dir, config.ckpt_path
-        root = None if root is None else str(root)
+        root = usable_root(None if root is None else str(root))
         if not is_first_process():
             # whatever this process would choose, rank 0 has chosen or will say
             return RunDirectory(inherited() or self._here / (root or "runs"))
@@ -228,8 +235,9 @@ class RLHFCLI(LightningCLI):
                 super().instantiate_classes()
             except (ImportError, ValueError) as error:
                 cause = without_wrapping(error)
-                if isinstance(cause, ModuleNotFoundError):
-                    raise ConfigError(f"what the config names must be installed: {cause}") from error
+                missing = cause if isinstance(cause, ModuleNotFoundError) else _missing_package(error)
+                if missing is not None:
+                    raise ConfigError(f"what the config names must be installed: {missing}") from error
                 raise cause from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -390,13 +398,27 @@ def _resumed_checkpoint(config: Any, here: Path) -> Path | None:
     return None if root is None else last_checkpoint(here / root)
 
 
+def _missing_package(error: BaseException) -> ModuleNotFoundError | None:
+    """The package that a class wanted, of an error that the parser made after trying a union's other types."""
+    seen: list[BaseException] = [error]
+    for each in seen:
+        if isinstance(each, ModuleNotFoundError):
+            return each
+        seen += [inner for inner in (each.__cause__, each.__context__) if inner is not None and inner not in seen]
+    return None
+
+
 def _is_lightnings_refusal(error: BaseException) -> bool:
-    """Whether Lightning's own parts that read arguments raised it: what a callback monitors, how often to validate."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    where = "" if place is None else str(place.tb_frame.f_globals.get("__name__", ""))
-    return isinstance(error, ValueError | RuntimeError) and where.startswith(_READ_ARGUMENTS)
+    """Whether Lightning's own parts that read arguments raised it: what a callback monitors, how often to validate.
+
+    A callback of Lightning's that does not fit the module fails in any way, inside of torch as well.
+    """
+    frames = [str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)] or [""]
+    if isinstance(error, ValueError | RuntimeError) and frames[-1].startswith(_READ_ARGUMENTS):
+        return True
+    own = [name for name in frames if not name.startswith("torch.")]
+    is_fault = isinstance(error, Exception) and not isinstance(error, OSError | MemoryError | LightningRLHFError)
+    return is_fault and bool(own) and own[-1].startswith(_READ_ARGUMENTS[0])
 
 
 def _files(args: list[str]) -> list[str]:

@@ -4,13 +4,14 @@ import difflib
 import gc
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from types import ModuleType
-from typing import Any, cast
+from types import FrameType, ModuleType
+from typing import Any, NoReturn, cast
 
 from lightning_rlhf.errors import ConfigError, LightningRLHFError
 from lightning_rlhf.plugin_system.reporting import PluginWarning
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:  # the process is this command's own
         os.environ.update({name: value for name, value in KERNEL_CACHES.items() if name not in os.environ})
+        signal.signal(signal.SIGINT, _interrupt_once)
     try:
         with _safe_messages():
             status = _run(words, import_module if argv is not None else _import_for_good)
@@ -83,6 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     except BrokenPipeError:  # whoever read the output has seen enough: `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered must not fail again at exit
         return _BROKEN_PIPE
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> NoReturn:
+    """The first interrupt ends the process; those after it must not break off how it ends."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _run(words: list[str], imported: Callable[[str], ModuleType]) -> int | None:

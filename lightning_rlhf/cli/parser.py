@@ -3,13 +3,16 @@
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_rlhf.cli.config_text import check_yaml
 from lightning_rlhf.cli.help_text import HelpFormatter
 from lightning_rlhf.errors import ConfigError, shown
 from lightning_rlhf.parsing import NamesOnly
@@ -24,6 +27,14 @@ _REMOTE = re.compile(r"(?!file://)[A-Za-z][\w+.-]*(://|::)")
 """`s3://bucket/file`, `zip::http://host/file`: what is fetched or unpacked to be read."""
 _LARGEST = 16 * 2**20
 """Bytes of a config: a model or a data file that stands after `--config` is not read to the end to say so."""
+
+
+def _written(dumper: yaml.SafeDumper, value: Enum) -> yaml.Node:
+    """A member of an enumeration in a saved config, as it is given: some classes have one as a default."""
+    return dumper.represent_data(value.value if isinstance(value, str) else value.name)
+
+
+yaml.SafeDumper.add_multi_representer(Enum, _written)
 
 
 class ReportedError(ConfigError):
@@ -90,6 +101,7 @@ def _config(value: Any) -> Any:
     with suppress(OSError, ValueError):  # no path, but the config itself
         if (size := Path(value).stat().st_size) > _LARGEST:
             raise ConfigError(f"--config must be a file of YAML text, got {shown(value)} of {size / 1e6:,.0f} MB.")
+        check_yaml(Path(value).read_text(encoding="utf-8"), value)
     return value
 
 

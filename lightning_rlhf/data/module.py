@@ -168,6 +168,7 @@ class RLHFData(L.LightningDataModule, ABC):
             if not all_well:
                 raise DataError(f"the rows must be readable in every process, got an error in another. {message}")
             rows = StoredRows(folder)
+            self._check_ids(rows.tally.greatest_id, label, source)
             if not isinstance(tokenization, PromptRows):  # how long an answer may follow, the module knows
                 self._check_positions(rows.tally.longest, label, source)
             self._stored[label] = rows
@@ -272,6 +273,18 @@ class RLHFData(L.LightningDataModule, ABC):
                 f"{type(module).__name__}."
             )
         return module
+
+    def _check_ids(self, greatest: int, label: str, source: DataSource) -> None:
+        """Refuses tokens without an embedding; those that stand in no row, and at no end of one, are no fault."""
+        number: int | None = getattr(self._module, "num_embeddings", None)
+        ids = max(greatest, min(self.formatter.stop_ids))
+        if number is not None and ids >= number:
+            token = self.formatter.tokenizer.convert_ids_to_tokens(ids)
+            raise DataError(
+                f"the tokens of {source_name(source)}, {label}, must be among the {number} that the model embeds, got "
+                f"{token!r} with the id {ids}. Resize the model's embeddings to its tokenizer, or take the token out "
+                "of the tokenizer and the template."
+            )
 
     def _check_positions(self, longest: int, label: str, source: DataSource) -> None:
         positions: int | None = getattr(self._module, "max_positions", None)

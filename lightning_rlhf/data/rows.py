@@ -17,7 +17,16 @@ from lightning_rlhf.errors import ConfigError, DataError, RecordError
 from lightning_rlhf.plugin_system.interfaces import RankingConverter
 from lightning_rlhf.records import Demonstration, Message, Prompt, Ranking, Record, Text
 
-__all__ = ["DemonstrationRows", "PromptRows", "RankingRows", "Row", "Supervise", "Tally", "Tokenization"]
+__all__ = [
+    "DemonstrationRows",
+    "PromptRows",
+    "RankingRows",
+    "Row",
+    "Supervise",
+    "Tally",
+    "Tokenization",
+    "greatest_id",
+]
 
 Row = dict[str, Any]
 Supervise = Literal["all", "last"]
@@ -47,6 +56,8 @@ class Tally:
     """Rankings without an ordered pair: all candidates tie, or fewer than two are ranked."""
     longest: int = 0
     """Tokens of the longest row: what the model must have positions for."""
+    greatest_id: int = 0
+    """Of all tokens: what the model must have embeddings for."""
 
 
 class Tokenization:
@@ -329,3 +340,10 @@ def _row(ids: list[int], supervised: list[bool]) -> Row:
         "num_targets": sum(supervised),
         "num_tokens": len(ids) - 1,
     }
+
+
+def greatest_id(row: Row) -> int:
+    """The greatest token id of a row of any kind."""
+    responses = row.get("responses", ())
+    parts = [row.get("input_ids", ()), row.get("prompt_ids", ()), *responses]
+    return max((max(ids) for ids in parts if len(ids)), default=0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lightning_rlhf.data.arrow_file import ArrowFile, write_arrow_file
-from lightning_rlhf.data.rows import Row, Tally, Tokenization
+from lightning_rlhf.data.rows import Row, Tally, Tokenization, greatest_id
 from lightning_rlhf.errors import BadRowError, RecordError
 from lightning_rlhf.files import clear_storage_errors
 from lightning_rlhf.plugin_system.interfaces import DataSource
@@ -107,6 +107,7 @@ def store_rows(
         for row in rows:
             tally.num_rows += 1
             tally.longest = max(tally.longest, tokenization.length(row))
+            tally.greatest_id = max(tally.greatest_id, greatest_id(row))
             yield row
 
     with clear_storage_errors(folder):

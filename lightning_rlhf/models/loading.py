@@ -27,7 +27,7 @@ from lightning_rlhf.models.adapters import output_layer, without_advice
 from lightning_rlhf.models.merging import separate_shared_tensors, tie_equal_tensors
 from lightning_rlhf.models.model_files import HOW_TO_CONVERT, read_adapter_config, read_config, require_safe_adapter
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_recorded_template
-from lightning_rlhf.models.tokenizers import end_with_a_token
+from lightning_rlhf.models.tokenizers import end_with_a_token, require_sound
 from lightning_rlhf.plugin_system.interfaces import ModelSource
 
 __all__ = ["LoadedModel", "load_base", "reading", "resolve_base", "resolve_reward_model", "train_every_embedding"]
@@ -301,6 +301,7 @@ def _prepared(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: 
     What a hub model's generation config warps (top-k, penalties) would be sampled from but not scored with.
     """
     end_with_a_token(tokenizer, model.config)
+    require_sound(tokenizer, name)
     eos = tokenizer.eos_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]

@@ -30,7 +30,7 @@ from lightning_rlhf.models.model_files import read_adapter_config, read_config, 
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_metadata, read_recorded_template
 from lightning_rlhf.models.row_chunks import in_row_order, row_chunks
 from lightning_rlhf.models.shared_prefix import call_behind, prefix_cache
-from lightning_rlhf.models.tokenizers import end_with_a_token
+from lightning_rlhf.models.tokenizers import end_with_a_token, require_sound
 from lightning_rlhf.models.transformer_call import call_transformer
 
 if TYPE_CHECKING:  # slow to import, and needed with adapters only
@@ -141,6 +141,7 @@ class ScalarModel(nn.Module):
                 output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+            require_sound(tokenizer, name)
         missing = sorted(info["missing_keys"])
         if missing or not isinstance(getattr(shell, "score", None), nn.Linear):
             raise ModelError(

@@ -7,7 +7,9 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-__all__ = ["end_with_a_token", "scoring_pad_id", "stop_ids", "tokenizers_equal"]
+from lightning_rlhf.errors import ModelError, shown
+
+__all__ = ["end_with_a_token", "require_sound", "scoring_pad_id", "stop_ids", "tokenizers_equal"]
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +56,32 @@ def end_with_a_token(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfi
         origin,
         token,
     )
+
+
+def require_sound(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuses what the files of a tokenizer may hold and what fails only when it is used.
+
+    Args:
+        tokenizer: as transformers has loaded it.
+        name: of its directory, for the message.
+
+    Raises:
+        ModelError: a setting is of another type than transformers takes it for, or a chat template is no Unicode text.
+    """
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise ModelError(
+            f"model_max_length in tokenizer_config.json of {name!r} must be a number, got "
+            f"{shown(tokenizer.model_max_length)}."
+        )
+    given: Any = tokenizer.chat_template
+    for template in given.values() if isinstance(given, dict) else [given]:
+        try:
+            text = "" if template is None else template
+            text.encode("utf-8")
+        except (AttributeError, UnicodeEncodeError) as error:
+            raise ModelError(
+                f"the chat template of {name!r} must be text that UTF-8 can write, got {shown(template)}: {error}."
+            ) from error
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> tuple[int, ...]:

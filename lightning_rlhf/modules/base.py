@@ -191,6 +191,15 @@ class RLHFModule(PlainTrainerFiles, ABC):
         return positions if isinstance(positions, int) else None
 
     @property
+    def num_embeddings(self) -> int | None:
+        """Token ids that the trained model embeds, from 0 on; None where it has no table of them."""
+        trained = next(iter(self.networks()))
+        models = (module for module in trained.modules() if isinstance(module, PreTrainedModel))
+        table = getattr(next(models, None), "get_input_embeddings", lambda: None)()
+        number = getattr(table, "num_embeddings", None)
+        return number if isinstance(number, int) else None
+
+    @property
     def num_data_ranks(self) -> int:
         """Ranks that see different rows, over which the strategy averages gradients."""
         kwargs = getattr(self.trainer.strategy, "distributed_sampler_kwargs", None) or {}

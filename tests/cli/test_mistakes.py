@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lightning_rlhf.cli.main import main
+
 CONFIG = "model:\n  class_path: StandInStage\n  init_args:\n    {model}\ndata:\n  class_path: StandInData\n"
 
 
@@ -45,6 +47,23 @@ CONFIG = "model:\n  class_path: StandInStage\n  init_args:\n    {model}\ndata:\n
         (["--seed_everything=abc"], "seed_everything must be bool or int, got 'abc'."),
         (["--seed_everything=-3"], "seed_everything must be a number that every generator takes: -3"),
         (["--ckpt_path=none.ckpt"], "ckpt_path must be 'last' or a checkpoint's file, got 'none.ckpt'"),
+        (["--ckpt_path=s3://bucket/a.ckpt"], "ckpt_path must be a file of this machine, got 's3://bucket/a.ckpt'."),
+        (
+            ["--trainer.default_root_dir=~no-such-user/x"],
+            "that the file system takes, got '~no-such-user",
+        ),
+        ([f"--trainer.default_root_dir={'x' * 300}"], "with a name of over 255 bytes."),
+        ([f"--trainer.default_root_dir={'x/' * 3000}"], "must be a path that the file system takes"),
+        (["--trainer.max_epochs=" + "9" * 5000], "must hold numbers that fit, got one of 5,000 digits"),
+        (["--trainer.callbacks=&x [*x]"], "must end, got the alias *x within what it stands for."),
+        (
+            ["--trainer.callbacks+=BackboneFinetuning"],
+            "must fit the stage and its data: 'StandInStage' object has no attribute 'backbone'",
+        ),
+        (
+            ["--model.rewards+=function", "--model.rewards.path=cli_standin:Sloping.__init__.__globals__"],
+            "which reaches into Python's own names",
+        ),
         (["--ckpt_path=last"], "ckpt_path 'last' must come with trainer.default_root_dir"),
         (["--model.fails=at start"], "error: base must be given, got nothing."),
         (["--trainer.default_root_dir=/dev/null"], "trainer.default_root_dir /dev/null must be a directory"),
@@ -105,6 +124,30 @@ def test_a_mistake_in_a_config_is_one_clear_message(command, capsys, text, messa
 def test_a_mistake_that_shows_in_training_is_one_clear_message(command, capsys):
     assert command("fit", "--model.fails=in training") == 2
     assert "error: rows.jsonl:3: a row must have a prompt." in capsys.readouterr().err
+
+
+def test_options_before_their_class_are_told_to_come_after_it(capsys):
+    assert main(["fit", "--model.learning_rate=1", "--model=SFTModule"]) == 2
+    assert "--model must name its class before its options" in capsys.readouterr().err
+
+
+def test_a_config_of_aliases_of_aliases_is_refused_at_once(command, capsys, tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    (tmp_path / "bomb.yaml").write_text("\n".join(lines))
+    assert command("fit", "--config=bomb.yaml") == 2
+    assert "bomb.yaml must hold at most 100,000 values, got more" in capsys.readouterr().err
+
+
+def test_a_nul_in_the_root_is_one_message(command, capsys, tmp_path):
+    (tmp_path / "nul.yaml").write_text('trainer:\n  default_root_dir: "a\\0b"\n')
+    assert command("fit", "--config=nul.yaml") == 2
+    assert r"got 'a\x00b' with a NUL in it." in capsys.readouterr().err
+
+
+def test_a_callback_with_an_enumeration_as_its_default_is_saved_and_trains(command):
+    assert command("fit", "--trainer.callbacks+=Timer", "--trainer.default_root_dir=timed") == 0
+    assert "interval: step" in Path("timed/config.yaml").read_text()
 
 
 def test_a_number_without_end_that_is_a_classs_own_default_is_its_authors(command):

@@ -433,3 +433,17 @@ def test_a_dialogue_whose_history_is_written_otherwise_becomes_a_row_per_answer(
     trainer().fit(made, data)
     texts = sorted(made.tokenizer.decode(batch.tokens.input_ids[0]) for batch in made.seen)
     assert texts == ["ab!c</s>", "abcd!e</s>"]
+
+
+@pytest.mark.parametrize(("num_embeddings", "is_refused"), [(5, True), (100_000, False)])
+def test_tokens_without_an_embedding_are_refused_before_the_first_step(
+    demonstration_data, module, trainer, num_embeddings, is_refused
+):
+    stage = module()
+    stage.num_embeddings = num_embeddings
+    if is_refused:
+        with pytest.raises(DataError, match=r"must be among the 5 that the model embeds, got '.+' with the id \d+\."):
+            trainer(max_epochs=1).fit(stage, datamodule=demonstration_data())
+        assert not stage.seen
+    else:
+        trainer(max_epochs=1).fit(stage, datamodule=demonstration_data())

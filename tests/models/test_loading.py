@@ -218,3 +218,21 @@ def tensors_of(path):
     from safetensors.torch import load_file
 
     return load_file(path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model_max_length": "x"}, "model_max_length in tokenizer_config.json of '.*' must be a number, got 'x'"),
+        ({"chat_template": "{{ messages }}\ud800"}, "the chat template of '.*' must be text that UTF-8 can write"),
+    ],
+)
+def test_settings_of_a_tokenizer_that_fail_only_in_use_are_refused_at_load(tmp_path, settings, message):
+    model, tokenizer = TinyModel(hidden_size=8, num_layers=1, num_heads=1).load()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    with pytest.raises(ModelError, match=message):
+        load_base(str(tmp_path))

@@ -49,7 +49,7 @@ def measure_times(run: PreparedRun, rows: Sequence[Row], num_steps: int) -> Step
     order = [int(place) for place in row_order(run.module.seed, "rows", 0, len(rows))]
     if isinstance(run.module, PPOModule):
         return _ppo_times(run, run.module, [rows[place] for place in order], num_steps)
-    size = run.data.batch_size
+    size = min(run.data.batch_size, len(rows))
     places = (order * (1 + size * (num_steps + 1) // len(order)))[: size * (num_steps + 1)]
     batches = [[rows[place] for place in places[start : start + size]] for start in range(0, len(places), size)]
     passes = [micro_batch(run, batch[: len(rows)]) for batch in batches]
