@@ -3,10 +3,12 @@
 import copy
 import re
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from lightning_rlhf.builtins.chat_habits import Habits
+from lightning_rlhf.builtins.template_clock import with_fixed_date
 from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.plugin_system.interfaces import PromptTemplate, Segment
 from lightning_rlhf.records import Message
@@ -53,6 +55,7 @@ class TokenizerTemplate(PromptTemplate):
     def __init__(self) -> None:
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._habits = Habits()
+        self._moment: datetime | None = None
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "TokenizerTemplate":
         """The template for this tokenizer, with the special token that ends the assistant's turn as `stop`.
@@ -70,6 +73,12 @@ class TokenizerTemplate(PromptTemplate):
         bound._habits = Habits.of(tokenizer, bound._rendered)
         bound.stop = bound._habits.stop
         return bound
+
+    def dated(self, moment: datetime) -> "TokenizerTemplate":
+        """The template for which `strftime_now` tells this moment."""
+        dated = copy.copy(self)
+        dated._moment = moment
+        return dated
 
     def render(self, messages: Sequence[Message]) -> list[Segment]:
         """The dialogue as the chat template writes it; those turns supervised that stand in it as generated.
@@ -122,14 +131,19 @@ class TokenizerTemplate(PromptTemplate):
 
     def _rendered(self, messages: Sequence[Message], *, generation: bool = False) -> str:
         try:
-            return str(
-                self._bound().apply_chat_template(_chat(messages), tokenize=False, add_generation_prompt=generation)
+            rendered = self._bound().apply_chat_template(
+                _chat(messages), chat_template=self._chat_template(), tokenize=False, add_generation_prompt=generation
             )
+            return str(rendered)
         except TemplateError:
             raise
         except Exception as error:  # whatever a template's Jinja code raises
             roles = ", ".join(message.role for message in messages) or "no turn"
             self._fail(f"render a dialogue with the turns {roles}, got {type(error).__name__}: {error}")
+
+    def _chat_template(self) -> str:
+        template = str(self._bound().get_chat_template())
+        return template if self._moment is None else with_fixed_date(template, self._moment)
 
     def _answers(self, messages: Sequence[Message]) -> list[_Answer]:
         turns = [place for place, message in enumerate(messages) if message.role == "assistant"]
@@ -215,7 +229,7 @@ class TokenizerTemplate(PromptTemplate):
         self._rendered(messages, generation=generation)  # refuses in our own words
         texts, spans = render(
             conversations=[_chat(messages)],
-            chat_template=tokenizer.get_chat_template(),
+            chat_template=self._chat_template(),
             return_assistant_tokens_mask=True,
             add_generation_prompt=generation,
             **tokenizer.special_tokens_map,

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from lightning_rlhf.checkpoints.changed_arguments import require_unchanged
 from lightning_rlhf.data.sampling import EpochSampler
-from lightning_rlhf.data.storage import StoredRows
+from lightning_rlhf.data.storage import StoredRows, shown_rows
 
 __all__ = ["BatchLoader", "WindowLoader"]
 
@@ -133,7 +133,7 @@ class WindowLoader:
     def _order(self) -> dict[str, Any]:
         sampler = self._sampler
         return {
-            "training rows": f"{len(self.rows)} of fingerprint {self.rows.fingerprint[:8]}",
+            "training rows": shown_rows(self.rows),
             "batch_size over all processes": sampler.batch_size * sampler.num_ranks,
             "seed": sampler.seed,
             "shuffled": sampler.shuffle,

@@ -4,7 +4,8 @@ import shutil
 import uuid
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,15 @@ from lightning_rlhf.checkpoints.changed_arguments import is_in_epoch
 from lightning_rlhf.data.loading import BatchLoader, WindowLoader
 from lightning_rlhf.data.rows import PromptRows, Row, Tally, Tokenization
 from lightning_rlhf.data.sampling import EpochSampler, heldout_batches
-from lightning_rlhf.data.storage import OnBadRow, StoredRows, cache_folder, source_name, store_rows, tokenized_rows
+from lightning_rlhf.data.storage import (
+    OnBadRow,
+    StoredRows,
+    cache_folder,
+    shown_rows,
+    source_name,
+    store_rows,
+    tokenized_rows,
+)
 from lightning_rlhf.data.template_choice import choose_template
 from lightning_rlhf.data.template_faults import require_sound_template
 from lightning_rlhf.data.tokenization import PromptFormatter
@@ -65,6 +74,8 @@ class RLHFData(L.LightningDataModule, ABC):
         self._formatter: PromptFormatter | None = None
         self._stored: dict[str, StoredRows] = {}
         self._limit_val_batches: float | None = None
+        self._moment: datetime | None = None
+        self._expected: dict[str, str] = {}
 
     def setup(self, stage: str) -> None:
         """Turns validation off for a fit whose source has no validation rows, and says so."""
@@ -85,11 +96,36 @@ class RLHFData(L.LightningDataModule, ABC):
     def formatter(self) -> PromptFormatter:
         """The template of this run, bound to the model's tokenizer."""
         tokenizer = self._module.tokenizer
-        if self._formatter is None or self._formatter.tokenizer is not tokenizer:
+        made = self._formatter
+        if made is None or made.tokenizer is not tokenizer or made.moment != self._moment:
             recorded = self._module.recorded_template
             template = choose_template(self.template, recorded, tokenizer)
-            self._formatter = PromptFormatter(template, tokenizer)
-        return self._formatter
+            made = self._formatter = PromptFormatter(template, tokenizer, self._moment)
+        return made
+
+    @property
+    def moment(self) -> datetime | None:
+        """When the run began, for templates that write a date; None: it has not."""
+        return self._moment
+
+    @moment.setter
+    def moment(self, moment: datetime) -> None:
+        if moment != self._moment:
+            self._stored = {}
+        self._moment = moment
+
+    @property
+    def row_fingerprints(self) -> dict[str, str]:
+        """Of the rows of each split that was read so far, as they were tokenized."""
+        return {label: shown_rows(rows) for label, rows in self._stored.items()}
+
+    def expect_rows(self, fingerprints: Mapping[str, str]) -> None:
+        """Has other rows than these be warned of when they are read; the loader refuses them in mid-epoch.
+
+        Args:
+            fingerprints: by split, of the run that goes on.
+        """
+        self._expected = dict(fingerprints)
 
     @property
     def components(self) -> list[object]:
@@ -172,6 +208,7 @@ class RLHFData(L.LightningDataModule, ABC):
             if not isinstance(tokenization, PromptRows):  # how long an answer may follow, the module knows
                 self._check_positions(rows.tally.longest, label, source)
             self._stored[label] = rows
+            self._compare(label, source)
             _report(rows.tally, label, source)
         return self._stored[label]
 
@@ -284,6 +321,14 @@ class RLHFData(L.LightningDataModule, ABC):
                 f"the tokens of {source_name(source)}, {label}, must be among the {number} that the model embeds, got "
                 f"{token!r} with the id {ids}. Resize the model's embeddings to its tokenizer, or take the token out "
                 "of the tokenizer and the template."
+            )
+
+    def _compare(self, label: str, source: DataSource) -> None:
+        before, now = self._expected.pop(label, None), self.row_fingerprints[label]
+        if before is not None and before != now:
+            rank_zero_warn(
+                f"the rows of {source_name(source)}, {label}, are not those of the run that wrote the checkpoint: "
+                f"{before} -> {now}. It goes on with the new ones."
             )
 
     def _check_positions(self, longest: int, label: str, source: DataSource) -> None:

@@ -20,7 +20,7 @@ from lightning_rlhf.files import clear_storage_errors
 from lightning_rlhf.plugin_system.interfaces import DataSource
 from lightning_rlhf.records import Record
 
-__all__ = ["OnBadRow", "StoredRows", "cache_folder", "source_name", "store_rows", "tokenized_rows"]
+__all__ = ["OnBadRow", "StoredRows", "cache_folder", "shown_rows", "source_name", "store_rows", "tokenized_rows"]
 
 OnBadRow = Literal["error", "skip"]
 
@@ -63,6 +63,11 @@ class StoredRows:
     def counts(self, name: str) -> NDArray[np.int64]:
         """A column of numbers, one per row."""
         return np.zeros(0, dtype=np.int64) if self._file is None else self._file.numbers(name)
+
+
+def shown_rows(rows: StoredRows) -> str:
+    """How many rows there are, and their fingerprint."""
+    return f"{len(rows)} of fingerprint {rows.fingerprint[:8]}"
 
 
 def cache_folder() -> Path:

@@ -10,7 +10,7 @@ from lightning_rlhf.models import RecordedTemplate
 from lightning_rlhf.plugin_system.interfaces import PromptTemplate, Segment
 from lightning_rlhf.records import Message
 
-__all__ = ["PROBES", "choose_template", "record_of", "same_rendering"]
+__all__ = ["PROBES", "choose_template", "look_of", "record_of", "same_rendering"]
 
 PROBES = (
     (Message("user", "q"), Message("assistant", "a"), Message("user", "r"), Message("assistant", "b")),
@@ -68,8 +68,11 @@ def record_of(template: PromptTemplate) -> RecordedTemplate | None:
 
 
 def _looks(template: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
-    """What one sees of a template: its stop strings and how it renders."""
-    bound = template.bind(tokenizer)
+    return look_of(template.bind(tokenizer))
+
+
+def look_of(bound: PromptTemplate) -> tuple[Any, ...]:
+    """What one sees of a template that is bound to a tokenizer: its stop strings and how it renders."""
     return (bound.stop, *(_rendering(bound, probe) for probe in PROBES))
 
 

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from itertools import groupby, takewhile
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rlhf.checkpoints.fingerprints import text_fingerprint
 from lightning_rlhf.data.encoding import PieceEncoder
-from lightning_rlhf.data.template_choice import PROBES, record_of
+from lightning_rlhf.data.template_choice import PROBES, look_of, record_of
 from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.models import RecordedTemplate
 from lightning_rlhf.plugin_system.interfaces import PromptTemplate, Segment
@@ -53,14 +55,18 @@ class PromptFormatter:
     Args:
         template: how a dialogue becomes text; bound to the tokenizer here.
         tokenizer: the model's tokenizer.
+        moment: for a template that writes a date; None: the present one.
 
     Raises:
         TemplateError: neither the tokenizer's EOS nor a stop string of the template is a single token.
     """
 
-    def __init__(self, template: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, template: PromptTemplate, tokenizer: PreTrainedTokenizerBase, moment: datetime | None = None
+    ) -> None:
         self._given = template
-        self.template = template.bind(tokenizer)
+        self.moment = moment
+        self.template = (template if moment is None else template.dated(moment)).bind(tokenizer)
         self.tokenizer = tokenizer
         self._encoder = PieceEncoder(tokenizer)
         self._prefix_ids = self._encoder.prefix_ids
@@ -91,6 +97,11 @@ class PromptFormatter:
     def record(self) -> RecordedTemplate | None:
         """What `model/` records of the template; None if it cannot be built anew from what it shows."""
         return record_of(self._given)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the template's stop strings and of how it renders a few dialogues."""
+        return text_fingerprint(*map(repr, look_of(self.template)))
 
     def encode(self, messages: Sequence[Message]) -> Encoded:
         """The ids of a dialogue in one rendering, its assistant turns supervised with the stop token that ends them.

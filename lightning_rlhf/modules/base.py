@@ -39,6 +39,7 @@ from lightning_rlhf.modules.resuming import (
     mend_progress,
     random_state,
 )
+from lightning_rlhf.modules.run_inputs import RunInputs
 from lightning_rlhf.modules.run_length import set_accumulation, steps_left, steps_taken
 from lightning_rlhf.modules.sharding import gathered_weights, shard
 from lightning_rlhf.plugin_system.manager import plugin_manager
@@ -72,6 +73,9 @@ class RLHFModule(PlainTrainerFiles, ABC):
     fixed_arguments: ClassVar[tuple[str, ...]] = ()
     """Arguments beside the adapter's that decide which weights are trained: a run that goes on must keep them."""
 
+    exchangeable_models: ClassVar[tuple[str, ...]] = ()
+    """Arguments that may name other models when a run goes on."""
+
     tokenizer: PreTrainedTokenizerBase
     recorded_template: RecordedTemplate | None
     """The template that the base was trained with, where its directory says so: the data module's default."""
@@ -91,6 +95,7 @@ class RLHFModule(PlainTrainerFiles, ABC):
         """Whether FSDP2 has sharded the models."""
         self._plugins: dict[str, str] = {}
         self._adapter: dict[str, Any] = {}
+        self.inputs = RunInputs()
         self._resumed = ResumedState()
         self._num_steps = math.inf
         """Optimizer steps of the whole run, in the schedule's count; known when training starts."""
@@ -295,6 +300,7 @@ class RLHFModule(PlainTrainerFiles, ABC):
                 f"got {type(strategy).__name__}."
             )
         prepare_strategy(strategy)
+        self.inputs.begin(self.trainer)
         if self.trainer.world_size > 1:
             check_same_plugins(gathered(dict(plugin_manager().versions())))
 
@@ -344,6 +350,7 @@ class RLHFModule(PlainTrainerFiles, ABC):
             "random_states": gathered(random_state()),
             "window": window,
             "adapter": self._adapter,
+            **self.inputs.state(self._trainer),
             "optimizer_options": self._resumed.configured_options,
             "template": None if self.template_record is None else self.template_record.to_dict(),
         }
@@ -370,6 +377,7 @@ class RLHFModule(PlainTrainerFiles, ABC):
             "To train otherwise, name the run's `model` directory as base of a new run.",
         )
         keep_frozen(checkpoint, self)
+        self.inputs.resume(checkpoint, self)
         if saved.get("seed", self.seed) != self.seed and self._trainer is not None and self.trainer.training:
             rank_zero_warn(
                 f"the checkpoint was written with seed {saved['seed']}, this run has {self.seed}: it goes on, but not "

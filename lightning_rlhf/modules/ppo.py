@@ -119,6 +119,7 @@ class PPOModule(RLHFModule):
     stage: ClassVar[str] = "ppo"
     data = PromptData
     fixed_arguments = ("value_model",)
+    exchangeable_models = ("reference", "reward_model")
 
     def __init__(
         self,
@@ -230,11 +231,17 @@ class PPOModule(RLHFModule):
     ) -> None:
         policy = load_base(base, trust_remote_code=trust_remote_code)
         self.tokenizer, self.recorded_template = policy.tokenizer, policy.template
+        self.inputs.remember("base", policy)
         loaded = self.scorers.load(trust_remote_code=trust_remote_code)
         self.has_own_reference = reference is not None
+        given = None if reference is None else load_base(reference, trust_remote_code=trust_remote_code)
+        if given is not None:
+            self.inputs.remember("reference", given)
+        for number, source in enumerate(loaded, start=1):
+            self.inputs.remember(f"reward_model {number}", source)
         self.actor_critic = build_actor_critic(
             policy,
-            reference=None if reference is None else load_base(reference, trust_remote_code=trust_remote_code),
+            reference=given,
             reward_model=loaded[0] if loaded else None,
             value_model=value_model,
             adapter=adapter,
@@ -562,6 +569,8 @@ class PPOModule(RLHFModule):
         trainer, sums = self._trainer, saved["update_metrics"]
         if trainer is not None and len(sums) == trainer.world_size:  # else it stands at an iteration's end
             self.update.metrics.load_sums(sums[trainer.global_rank])
+        if self.inputs.same(checkpoint["lightning_rlhf"].get("models", {}), "reward_model"):
+            changed.discard("reward_model")  # the same one lies elsewhere
         self.scorers.resume(saved["score_normalizer"], changed)
 
     # Validation, test, predict

@@ -93,6 +93,7 @@ class RewardModule(RLHFModule):
         self.record_arguments()
         loaded = load_base(base, trust_remote_code=trust_remote_code)
         self.tokenizer, self.recorded_template = loaded.tokenizer, loaded.template
+        self.inputs.remember("base", loaded)
         disable_dropout(loaded.model)
         self.model = ScalarModel.from_language_model(loaded, seed=self.seed)
         if adapter is not None:

@@ -137,7 +137,7 @@ class RunScorers:
         scorers: list[Scorer] = []
         for source in reward_models:
             template = formatter.template if source.template is None else source.template.create()
-            own = PromptFormatter(template, source.tokenizer)
+            own = PromptFormatter(template, source.tokenizer, formatter.moment)
             scorers.append(
                 RewardModelScorer(
                     "reward_model", source.model, own, formatter, batch_size=batch_size, precision=precision

@@ -85,6 +85,7 @@ class SFTModule(RLHFModule):
         self.record_arguments()
         loaded = load_base(base, trust_remote_code=trust_remote_code)
         self.tokenizer, self.recorded_template = loaded.tokenizer, loaded.template
+        self.inputs.remember("base", loaded)
         if adapter is not None:
             loaded = loaded._replace(model=add_adapter(loaded.model, adapter, seed=self.seed))
         if gradient_checkpointing:

@@ -10,6 +10,8 @@ from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.records import Message, Record
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -96,6 +98,13 @@ class PromptTemplate(_Configurable, ABC):
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "PromptTemplate":
         """The template for this tokenizer; itself, unless the rendering depends on the tokenizer."""
+        return self
+
+    def dated(self, moment: "datetime") -> "PromptTemplate":
+        """The template that takes this for the time of day; itself, unless the rendering depends on the date.
+
+        A run asks for it with the moment of its first start, so that it reads the same rows when it is resumed.
+        """
         return self
 
     def generation_prompt(self, messages: Sequence[Message]) -> list[Segment]:
