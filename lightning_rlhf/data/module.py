@@ -328,7 +328,7 @@ class RLHFData(L.LightningDataModule, ABC):
         if before is not None and before != now:
             rank_zero_warn(
                 f"the rows of {source_name(source)}, {label}, are not those of the run that wrote the checkpoint: "
-                f"{before} -> {now}. It goes on with the new ones."
+                f"{before} -> {now}."
             )
 
     def _check_positions(self, longest: int, label: str, source: DataSource) -> None:
