@@ -1,16 +1,27 @@
 """Fingerprints of what a run reads beside its config: models and texts. Equal ones mean equal contents."""
 
 import hashlib
+import inspect
 import json
+import sysconfig
 import zlib
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-__all__ = ["config_fingerprint", "text_fingerprint", "tokenizer_fingerprint", "weights_fingerprint"]
+__all__ = [
+    "code_fingerprints",
+    "config_fingerprint",
+    "text_fingerprint",
+    "tokenizer_fingerprint",
+    "weights_fingerprint",
+]
 
 _NOT_OF_THE_MODEL = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 """What a config says of its files."""
@@ -46,6 +57,28 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True) if backend is None else backend.to_str()
     special = json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str)
     return text_fingerprint(type(tokenizer).__name__, vocabulary, special)
+
+
+def code_fingerprints(components: Iterable[object]) -> dict[str, str]:
+    """Of the source of components that no installed package brings, by module: a person's own classes and functions.
+
+    Args:
+        components: objects; functions that they hold count as well.
+    """
+    found = {}
+    for component in components:
+        codes: list[Any] = [type(component), *filter(inspect.isfunction, getattr(component, "__dict__", {}).values())]
+        for code in codes:
+            with suppress(TypeError, OSError):  # of a notebook's cells, say
+                file = inspect.getsourcefile(code)
+                if file is not None and code.__module__ != "__main__" and not _is_installed(Path(file)):
+                    found[code.__module__] = text_fingerprint(Path(file).read_text(encoding="utf-8", errors="replace"))
+    return found
+
+
+def _is_installed(file: Path) -> bool:
+    places: list[Any] = [*sysconfig.get_paths().values(), Path(__file__).parents[1]]
+    return any(file.resolve().is_relative_to(Path(place).resolve()) for place in places)
 
 
 def _checksum(tensor: Tensor) -> int:

@@ -119,6 +119,7 @@ class RLHFModule(PlainTrainerFiles, ABC):
         arguments = caller.f_locals if given is None else given
         objects = [name for name, value in arguments.items() if not _is_plain(value)]
         self.save_hyperparameters(frame=caller, ignore=objects)
+        self.inputs.remember_code(components_among(caller.f_locals))
         self._adapter = _settings(caller.f_locals.get("adapter"))
         names = [caller.f_locals.get(name) for name in ("base", "reference")]  # of models, perhaps
         self._plugins = versions_in_use(plugin_manager(), [*components_among(caller.f_locals), *names])

@@ -1,6 +1,6 @@
 """What a run reads beside its config, recorded in its checkpoints and compared when it goes on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +8,16 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_rlhf.checkpoints.changed_arguments import changed_arguments
-from lightning_rlhf.checkpoints.fingerprints import config_fingerprint, tokenizer_fingerprint, weights_fingerprint
+from lightning_rlhf.checkpoints.fingerprints import (
+    code_fingerprints,
+    config_fingerprint,
+    tokenizer_fingerprint,
+    weights_fingerprint,
+)
 from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models import LoadedModel, LoadedScalarModel
+from lightning_rlhf.plugin_system.provenance import components_among
 
 if TYPE_CHECKING:
     from lightning_rlhf.modules.base import RLHFModule
@@ -26,6 +32,7 @@ class RunInputs:
 
     def __init__(self) -> None:
         self._models: dict[str, dict[str, str]] = {}
+        self._code: dict[str, str] = {}
 
     def remember(self, argument: str, loaded: LoadedModel | LoadedScalarModel) -> None:
         """Takes a model down, before anything is added to it or trained.
@@ -42,16 +49,21 @@ class RunInputs:
             "path": loaded.name,
         }
 
+    def remember_code(self, components: Iterable[object]) -> None:
+        """Takes down the source of a person's own classes and functions."""
+        self._code |= code_fingerprints(components)
+
     def begin(self, trainer: L.Trainer) -> None:
         """Gives the data the moment of the run's start: the date that a template writes."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         now = trainer.strategy.broadcast(datetime.now().isoformat(timespec="seconds"))
         if data.moment is None:
             data.moment = datetime.fromisoformat(now)
+        self.remember_code([*components_among(vars(data)), *trainer.callbacks])  # type: ignore[attr-defined]
 
     def state(self, trainer: L.Trainer | None) -> dict[str, Any]:
         """What a checkpoint keeps of them."""
-        state: dict[str, Any] = {"models": self._models}
+        state: dict[str, Any] = {"models": self._models, "code": self._code}
         data = getattr(trainer, "datamodule", None)
         if isinstance(data, RLHFData) and data.moment is not None:
             state |= {"started": data.moment.isoformat(), "rendering": data.formatter.fingerprint}
@@ -82,6 +94,8 @@ class RunInputs:
             given_anew=changed & set(module.exchangeable_models),
             all_are_trained=all(weight.requires_grad for weight in module.parameters()),
         )
+        if edited := sorted(changed_arguments(saved.get("code", {}), self._code)):
+            rank_zero_warn(f"the code of {', '.join(edited)} was edited since the checkpoint was written.")
         if saved.get("rendering", data.formatter.fingerprint) != data.formatter.fingerprint:
             rank_zero_warn(
                 f"the template {type(data.formatter.template).__name__} renders otherwise than in the run that wrote "

@@ -1,12 +1,13 @@
 """What a run reads beside its config is that of its first start, or the difference is named."""
 
-from datetime import datetime
+import os
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_rlhf.builtins.models import TinyModel
+from lightning_rlhf.builtins.reward_functions import FunctionReward
 from lightning_rlhf.builtins.templates import TokenizerTemplate
 from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.models import LoRA, ScalarModel
@@ -32,12 +33,12 @@ class Edited(DataSource):
         return [Demonstration((Message("user", f"say {row}\n"), Message("assistant", word))) for row in range(8)]
 
 
-class ClockTemplate(PromptTemplate):
-    """Writes the time by itself, so that no run can hold it."""
+class FileTemplate(PromptTemplate):
+    """Reads its head from outside, so that no run can hold it."""
 
     def render(self, messages):
-        yield_ = [Segment(f"{datetime.now()} ", supervised=False)]
-        return yield_ + [Segment(message.content, supervised=message.role == "assistant") for message in messages]
+        head = [Segment(os.environ["HEAD"], supervised=False)]
+        return head + [Segment(message.content, supervised=message.role == "assistant") for message in messages]
 
 
 @pytest.fixture
@@ -146,14 +147,16 @@ def test_a_template_that_renders_otherwise_is_named(kit, directory, begun):
         resume(build)
 
 
-def test_a_template_that_reads_the_clock_by_itself_is_named(kit, begun):
-    resume = begun(lambda: kit.sft(data={"template": ClockTemplate()}))
+def test_a_template_that_reads_something_else_is_named(kit, begun, monkeypatch):
+    monkeypatch.setenv("HEAD", "a")
+    resume = begun(lambda: kit.sft(data={"template": FileTemplate()}))
+    monkeypatch.setenv("HEAD", "b")
     with (
         pytest.warns(UserWarning, match="the rows of Demonstrations, train, are not those"),
-        pytest.warns(UserWarning, match="the template ClockTemplate renders otherwise"),
+        pytest.warns(UserWarning, match="the template FileTemplate renders otherwise"),
         pytest.raises(ConfigError, match="got training rows"),
     ):
-        resume(lambda: kit.sft(data={"template": ClockTemplate()}), "middle")
+        resume(lambda: kit.sft(data={"template": FileTemplate()}), "middle")
 
 
 @pytest.mark.parametrize(
@@ -201,3 +204,18 @@ def test_another_reward_model_in_the_same_place_is_refused_and_under_another_nam
     _reward_model(kit, directory, tmp_path, seed=6)
     with pytest.raises(ModelError, match="reward_model 1 must be what it was when the run began, got another weights"):
         resume(lambda: kit.ppo(base=directory(), reward_model=first))
+
+
+def test_code_of_ones_own_that_was_edited_is_named(kit, begun, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / "resumed_reward.py"
+    source.write_text("def score(prompts, responses):\n    return [float(len(text)) for text in responses]\n")
+
+    def build():
+        return kit.ppo(rewards=[FunctionReward("resumed_reward:score"), kit.LowerCase()])
+
+    resume = begun(build)
+    resume(build)
+    source.write_text(source.read_text().replace("float(len(text))", "-float(len(text))"))
+    with pytest.warns(UserWarning, match="the code of resumed_reward was edited since the checkpoint was written"):
+        resume(build)
