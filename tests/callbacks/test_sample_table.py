@@ -115,3 +115,9 @@ def test_a_full_disk_is_a_message_that_names_the_file(tmp_path):
     (tmp_path / "samples.jsonl").symlink_to("/dev/full")
     with pytest.raises(StorageError, match=r"samples\.jsonl must be usable, got: No space left on device"):
         shown(tmp_path, [Sample("p", "r")])
+
+
+def test_a_root_that_is_not_there_yet_is_made(tmp_path):
+    for _ in range(2):
+        shown(tmp_path / "not" / "there", [Sample("p", "r")])
+    assert len(rows(tmp_path / "not" / "there")) == 2

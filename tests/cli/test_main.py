@@ -150,3 +150,14 @@ def test_the_collector_leaves_out_what_a_process_of_ours_imports_and_nothing_in_
         gc.unfreeze()
         gc.collect()
         gc.freeze()  # as for all tests
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plugins", "list"]])
+def test_who_closes_the_pipe_has_seen_enough_and_nothing_is_said(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", f"import sys; from lightning_rlhf.cli.main import main; sys.exit(main({words!r}))"]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(writing)
+    assert ended.stderr == ""
+    assert ended.returncode == 141  # as a shell says of a program that SIGPIPE has ended

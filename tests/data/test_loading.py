@@ -73,6 +73,18 @@ def test_it_is_sized_and_repeats_itself_within_an_epoch_only(rows):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_loader_that_has_handed_out_nothing_says_so(rows):
+    """A checkpoint may be written before the first batch; what is resumed from it sees every batch."""
+    loader = loader_of(rows)
+    assert (loader.state_dict()["epoch"], loader.state_dict()["position"]) == (0, 0)
+    again = loader_of(rows)
+    again.load_state_dict(loader.state_dict())
+    assert ids(again) == ids(loader_of(rows))
+    late = loader_of(rows, epoch=3)
+    next(iter(late))
+    assert (late.state_dict()["epoch"], late.state_dict()["position"]) == (3, 1)
+
+
 def test_workers_change_nothing(rows):
     assert ids(loader_of(rows, num_workers=2)) == ids(loader_of(rows))
 

@@ -141,6 +141,14 @@ def test_fit_without_rows_is_an_error(demonstration_data, module, trainer):
         trainer().fit(module(), datamodule=demonstration_data(train=0))
 
 
+def test_prompts_of_a_split_without_rows_are_an_error(fakes, simple_tokenizer, trainer):
+    data, run = PromptData(fakes.ListSource(), fakes.JoinedTemplate()), trainer()
+    run.strategy._lightning_module = fakes.TinyModule(simple_tokenizer)
+    data.trainer = run
+    with pytest.raises(DataError, match="the train split of ListSource must hold at least one usable row, got none"):
+        data.train_dataloader()
+
+
 def test_a_module_without_a_tokenizer_is_refused(demonstration_data, trainer):
     data, run = demonstration_data(), trainer()
     run.strategy._lightning_module = L.LightningModule()

@@ -3,7 +3,15 @@ import math
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, MambaConfig, MambaForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2ForSequenceClassification,
+    LlamaForSequenceClassification,
+    MambaConfig,
+    MambaForCausalLM,
+)
 
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models import (
@@ -142,8 +150,6 @@ class TestLoading:
             ScalarModel.load(str(tmp_path))
 
     def test_files_that_lack_the_head_are_refused(self, trained, make_tokenizer, tmp_path):
-        from safetensors.torch import load_file, save_file
-
         save_reward_model(trained("gpt2"), make_tokenizer(), tmp_path, None)
         tensors = load_file(tmp_path / "model.safetensors")
         del tensors["score.weight"]
@@ -173,3 +179,28 @@ class TestLoading:
         save_reward_model(trained("gpt2"), make_tokenizer(), tmp_path, None)
         with pytest.raises(ModelError, match="a reward model"):
             load_base(str(tmp_path))
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_a_head_with_a_bias_of_its_own_keeps_its_scores(
+    architecture, trained, make_tokens, make_tokenizer, rows, tmp_path, monkeypatch
+):
+    """transformers' classes have none today; one of a model's own code, or of tomorrow, may."""
+    model = trained(architecture)
+    kind = {"gpt2": GPT2ForSequenceClassification, "llama": LlamaForSequenceClassification}[architecture]
+    before = kind.__init__
+
+    def with_bias(self, config):
+        before(self, config)
+        self.score = torch.nn.Linear(config.hidden_size, config.num_labels)
+
+    monkeypatch.setattr(kind, "__init__", with_bias)
+    save_reward_model(model, make_tokenizer(), tmp_path, None)
+    tokens = make_tokens(rows)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert tensors["score.bias"].tolist() == [0.0]  # what there is of it stands in score_offset
+    torch.testing.assert_close(scored(ScalarModel.load(str(tmp_path)).model, tokens), scored(model, tokens))
+    tensors["score.bias"] = torch.tensor([2.5])
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = ScalarModel.load(str(tmp_path)).model
+    torch.testing.assert_close(scored(loaded, tokens), scored(model, tokens) + 2.5, atol=1e-5, rtol=0)
