@@ -1,8 +1,6 @@
 """What the data modules share: template, tokenized splits, loaders."""
 
-import shutil
 import uuid
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -15,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_rlhf.arguments import require_at_least, require_one_of
 from lightning_rlhf.checkpoints.changed_arguments import is_in_epoch
 from lightning_rlhf.data.loading import BatchLoader, WindowLoader
+from lightning_rlhf.data.row_cache import folder_name, provide_rows
 from lightning_rlhf.data.rows import PromptRows, Row, Tally, Tokenization
 from lightning_rlhf.data.sampling import EpochSampler, heldout_batches
 from lightning_rlhf.data.storage import (
@@ -23,7 +22,6 @@ from lightning_rlhf.data.storage import (
     cache_folder,
     shown_rows,
     source_name,
-    store_rows,
     tokenized_rows,
 )
 from lightning_rlhf.data.template_choice import choose_template
@@ -188,12 +186,20 @@ class RLHFData(L.LightningDataModule, ABC):
         if label not in self._stored:
             require_sound_template(self.formatter)
             source = source or self.source
-            folder = self._folder()
+            folder = self._folder(label)
             error: Exception | None = None
             if self._trainer.local_rank == 0:
-                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
                 try:
-                    store_rows(folder, source, split, tokenization, on_bad_row=self.on_bad_row, arrange=arrange)
+                    provide_rows(
+                        folder,
+                        self,
+                        source,
+                        split,
+                        tokenization,
+                        on_bad_row=self.on_bad_row,
+                        arrange=arrange,
+                        packing=bool(getattr(self, "packing", False)),
+                    )
                 except Exception as found:
                     error = found
             # every rank takes part, so that none waits for one that failed
@@ -346,10 +352,10 @@ class RLHFData(L.LightningDataModule, ABC):
         num_ranks = kwargs.get("num_replicas", self._trainer.world_size)
         return int(kwargs.get("rank", self._trainer.global_rank)), int(num_ranks)
 
-    def _folder(self) -> Path:
-        """A fresh folder per node, the same for all its processes: no stale file is ever found, none is shared."""
-        name = self._trainer.strategy.broadcast(uuid.uuid4().hex)
-        return cache_folder() / f"{name}-{self._trainer.node_rank}"
+    def _folder(self, label: str) -> Path:
+        """A fresh folder per node, the same for all its processes."""
+        token = self._trainer.strategy.broadcast(uuid.uuid4().hex)
+        return cache_folder() / folder_name(self._trainer.default_root_dir, label, self._trainer.node_rank, token)
 
 
 def _report(tally: Tally, label: str, source: DataSource) -> None:

@@ -20,7 +20,17 @@ from lightning_rlhf.files import clear_storage_errors
 from lightning_rlhf.plugin_system.interfaces import DataSource
 from lightning_rlhf.records import Record
 
-__all__ = ["OnBadRow", "StoredRows", "cache_folder", "shown_rows", "source_name", "store_rows", "tokenized_rows"]
+__all__ = [
+    "OnBadRow",
+    "StoredRows",
+    "cache_folder",
+    "placed",
+    "shown_rows",
+    "source_name",
+    "store_rows",
+    "tokenized_rows",
+    "write_private",
+]
 
 OnBadRow = Literal["error", "skip"]
 
@@ -89,16 +99,18 @@ def store_rows(
     *,
     on_bad_row: OnBadRow,
     arrange: Callable[[Iterable[Row]], Iterable[Row]] = iter,
+    seen: Callable[[Any], None] = lambda record: None,
 ) -> Tally:
     """Tokenizes a split of a source and writes it to a folder.
 
     Args:
-        folder: a folder that does not exist yet.
+        folder: where to; made if it is not there.
         source: where the records come from.
         split: train, validation or test.
         tokenization: what makes rows of a record.
         on_bad_row: raise at the first bad row, or leave bad rows out and count them.
         arrange: rearranges the stream of rows, such as packing.
+        seen: is told of every record.
 
     Raises:
         BadRowError: a row breaks a rule; names file and line where the source knows them.
@@ -106,7 +118,7 @@ def store_rows(
         StorageError: the folder cannot be written.
     """
     tally = Tally()
-    rows = arrange(tokenized_rows(source, split, tokenization, on_bad_row, tally))
+    rows = arrange(tokenized_rows(source, split, tokenization, on_bad_row, tally, seen))
 
     def counted() -> Iterator[Row]:
         for row in rows:
@@ -116,16 +128,22 @@ def store_rows(
             yield row
 
     with clear_storage_errors(folder):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # rows are readable as text
+        write_private(folder / _FILE, "")
         features = {**tokenization.features, _PLACES: "string[]"}
         fingerprint = write_arrow_file(folder / _FILE, features, counted(), without=[_PLACES])
-        (folder / _FINGERPRINT).write_text(fingerprint, encoding="utf-8")
-        (folder / "tally.json").write_text(json.dumps(asdict(tally)), encoding="utf-8")
+        write_private(folder / _FINGERPRINT, fingerprint)
+        write_private(folder / "tally.json", json.dumps(asdict(tally)))
     return tally
 
 
 def tokenized_rows(
-    source: DataSource, split: str, tokenization: Tokenization, on_bad_row: OnBadRow, tally: Tally
+    source: DataSource,
+    split: str,
+    tokenization: Tokenization,
+    on_bad_row: OnBadRow,
+    tally: Tally,
+    seen: Callable[[Any], None] = lambda record: None,
 ) -> Iterator[Row]:
     """The rows of a split one after the other, as they are to be stored; `tally` counts what is left out or cut.
 
@@ -138,7 +156,7 @@ def tokenized_rows(
     records = source.load(split)
     total = len(records) if isinstance(records, Sized) else None
     bar = tqdm(
-        _placed(records, f"{source_name(source)}[{split}]"),
+        placed(records, f"{source_name(source)}[{split}]"),
         desc=f"tokenizing {split}",
         total=total,
         unit=" rows",
@@ -148,6 +166,7 @@ def tokenized_rows(
     )
     with bar:
         for record, origin, line in bar:
+            seen(record)
             try:
                 if isinstance(record, BadRowError):
                     raise record
@@ -166,7 +185,13 @@ def tokenized_rows(
                 yield {**row, _PLACES: [f"{origin}:{line}"]}
 
 
-def _placed(records: Iterable[Record | BadRowError], origin: str) -> Iterator[tuple[Any, str, int]]:
+def write_private(path: Path, text: str) -> None:
+    """A file that nobody but this user may read."""
+    with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(text)
+
+
+def placed(records: Iterable[Record | BadRowError], origin: str) -> Iterator[tuple[Any, str, int]]:
     """Records with file and line, where the source tells them (`with_places`); else with their number in the split."""
     places: Callable[[], Iterator[tuple[Any, str, int]]] | None = getattr(records, "with_places", None)
     if places is not None:
