@@ -20,6 +20,8 @@ __all__ = ["TokenizerTemplate"]
 
 _MARKER = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 
+_KEPT_ANSWERS = 256
+
 Span = tuple[int, int]
 
 
@@ -56,6 +58,7 @@ class TokenizerTemplate(PromptTemplate):
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._habits = Habits()
         self._moment: datetime | None = None
+        self._known: dict[tuple[Message, ...], _Answer] = {}
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "TokenizerTemplate":
         """The template for this tokenizer, with the special token that ends the assistant's turn as `stop`.
@@ -70,6 +73,7 @@ class TokenizerTemplate(PromptTemplate):
             )
         bound = copy.copy(self)
         bound._tokenizer = tokenizer
+        bound._known = {}
         bound._habits = Habits.of(tokenizer, bound._rendered)
         bound.stop = bound._habits.stop
         return bound
@@ -78,6 +82,7 @@ class TokenizerTemplate(PromptTemplate):
         """The template for which `strftime_now` tells this moment."""
         dated = copy.copy(self)
         dated._moment = moment
+        dated._known = {}
         return dated
 
     def render(self, messages: Sequence[Message]) -> list[Segment]:
@@ -93,21 +98,22 @@ class TokenizerTemplate(PromptTemplate):
         text = self._text(messages, answers)
         return _segments(text, [answers[place].span for place in self._standing(text, answers)])
 
-    def renderings(self, messages: Sequence[Message]) -> list[list[Segment]]:
-        """The dialogue, and its beginnings up to each turn that does not stand in a longer one as it was generated."""
-        marked = self._marked(messages)
-        answers = [] if marked is not None else self._answers(messages)
-        if not answers:
-            return [self.render(messages)]
-        rows, text, unlearned = [], self._text(messages, answers), set(range(len(answers)))
+    def turn_ends(self, messages: Sequence[Message]) -> list[int]:
+        """After all, and after each turn that does not stand in a longer rendering as it was generated."""
+        turns = [place for place, message in enumerate(messages) if message.role == "assistant"]
+        if not turns or self._marked(messages) is not None:
+            return [len(messages)]
+        answers = self._answers(messages)
+        ends, text, end, unlearned = [], self._text(messages, answers), len(messages), set(range(len(answers)))
         while True:
             standing = self._standing(text, answers)
             if not unlearned.isdisjoint(standing):
-                rows.append(_segments(text, [answers[place].span for place in standing]))
+                ends.append(end)
             unlearned.difference_update(standing)
             if not unlearned:
-                return rows[::-1]
-            text = answers[max(unlearned)].text
+                return ends[::-1]
+            last = max(unlearned)
+            text, end = answers[last].text, turns[last] + 1
 
     def generation_prompt(self, messages: Sequence[Message]) -> list[Segment]:
         """The dialogue with the chat template's own generation prompt, cut where `render` cuts it."""
@@ -147,7 +153,15 @@ class TokenizerTemplate(PromptTemplate):
 
     def _answers(self, messages: Sequence[Message]) -> list[_Answer]:
         turns = [place for place, message in enumerate(messages) if message.role == "assistant"]
-        return [self._answer(messages[:place], messages[place]) for place in turns]
+        return [self._known_answer(tuple(messages[: place + 1])) for place in turns]
+
+    def _known_answer(self, messages: tuple[Message, ...]) -> _Answer:
+        """The answer that a dialogue ends with: the same beginnings are asked for again and again."""
+        if messages not in self._known:
+            if len(self._known) >= _KEPT_ANSWERS:
+                self._known.clear()
+            self._known[messages] = self._answer(messages[:-1], messages[-1])
+        return self._known[messages]
 
     def _answer(self, before: Sequence[Message], message: Message) -> _Answer:
         whole = self._rendered([*before, message])
@@ -200,9 +214,10 @@ class TokenizerTemplate(PromptTemplate):
             and messages[-1].role == "assistant"
             and len(prompts[-1]) not in {start for start, _ in spans}
         ):
+            last = text[: spans[-1][0]] if spans else ""
             self._fail(
-                "begin the assistant's part where its generation prompt ends, got "
-                f"{text[: spans[-1][0]][-40:]!r} and {prompts[-1][-40:]!r}"
+                f"begin the assistant's part where its generation prompt ends, got {last[-40:]!r} and "
+                f"{prompts[-1][-40:]!r}"
             )
         if any(not self._habits.ended(text[start:end]) for start, end in spans if end < len(text.rstrip())):
             return None
@@ -218,7 +233,7 @@ class TokenizerTemplate(PromptTemplate):
                     spans.append((max(start, begin), max(start, begin) + length))
                     if self._habits.ended(text[spans[-1][0] : spans[-1][1]]):
                         break
-        return [(start, end) for start, end in spans if end > start]
+        return [(start, end) for start, end in spans if end > start or start == begins[-1]]
 
     def _marks(self, messages: Sequence[Message], *, generation: bool) -> tuple[str, list[Span]]:
         """The text, and the spans of characters between generation markers."""

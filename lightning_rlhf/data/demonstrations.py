@@ -10,6 +10,7 @@ from lightning_rlhf.data.packing import packed
 from lightning_rlhf.data.prompts import PromptDataset
 from lightning_rlhf.data.rows import DemonstrationRows, PromptRows, Row, Supervise
 from lightning_rlhf.data.storage import OnBadRow, StoredRows
+from lightning_rlhf.data.truncation import DocumentTruncation, Truncation
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.plugin_system.interfaces import DataSource, PromptTemplate
 
@@ -19,9 +20,7 @@ __all__ = ["DemonstrationData"]
 class DemonstrationData(RLHFData):
     """Demonstrations, or plain text to continue pretraining on. For SFTModule.
 
-    In a demonstration the assistant's turns are learned, in a text every token but the first. A demonstration that is
-    too long keeps the end of its prompt and the beginning of its response, neither cut below half of max_length while
-    the other has more; a long text becomes several rows.
+    In a demonstration the assistant's turns are learned, in a text every token but the first.
 
     Args:
         source: where the rows come from: a dataset component that yields demonstrations or texts.
@@ -34,6 +33,11 @@ class DemonstrationData(RLHFData):
         supervise: learn all assistant turns of a dialogue, or the last one only.
         group_by_length: put rows of similar length into the same batch, which spares padding; who shares a batch is
             then less a matter of chance.
+        truncation: what goes of a row that is longer than max_length. turns: the oldest turns with their answers; the
+            system message stays, and half an answer is never learned: a row whose last answer does not fit is left
+            out, and a long text becomes several rows. left: the beginning of the row; an answer that lost its own
+            is not learned. right: the end of the row; an answer that is cut gets no stop token. drop: the row. window:
+            nothing, the row becomes several pieces. What was lost is reported in tokens and in learned tokens.
         num_workers: processes that load batches ahead; 0 loads in the main process.
     """
 
@@ -47,6 +51,7 @@ class DemonstrationData(RLHFData):
         packing: bool = False,
         supervise: Supervise = "all",
         group_by_length: bool = False,
+        truncation: DocumentTruncation = "turns",
         num_workers: int = 0,
     ) -> None:
         super().__init__(
@@ -58,6 +63,8 @@ class DemonstrationData(RLHFData):
             num_workers=num_workers,
         )
         require_one_of(Supervise, "supervise", supervise)
+        require_one_of(DocumentTruncation, "truncation", truncation)
+        self.truncation: DocumentTruncation = truncation
         if packing and group_by_length:
             raise ConfigError("group_by_length must be false with packing, got true: packed rows are of one length.")
         self.packing = packing
@@ -68,7 +75,7 @@ class DemonstrationData(RLHFData):
     @property
     def tokenization(self) -> DemonstrationRows:
         """Ids, and which of them are learned."""
-        return DemonstrationRows(self.formatter, self.max_length, self.supervise)
+        return DemonstrationRows(self.formatter, self.max_length, self.supervise, self.truncation)
 
     def arrange(self, rows: Iterable[Row]) -> Iterable[Row]:
         """Joins short rows where `packing` says so."""
@@ -94,7 +101,8 @@ class DemonstrationData(RLHFData):
         """The demonstrations' prompts, to be answered: of the test, else the validation, else the training split."""
 
         def prompts(split: str) -> StoredRows:
-            return self.stored(split, PromptRows(self.formatter, self.max_length), label=f"{split} prompts")
+            truncation: Truncation = "turns" if self.truncation == "window" else self.truncation
+            return self.stored(split, PromptRows(self.formatter, self.max_length, truncation), label=f"{split} prompts")
 
         split, rows = self.predicted_split(prompts)
         dataset = PromptDataset(rows, self.batch_size)

@@ -366,9 +366,12 @@ def _report(tally: Tally, label: str, source: DataSource) -> None:
             (tally.num_skipped, f"bad rows skipped (the first: {tally.first_skipped.rstrip('.')})"),
             (tally.num_unordered, "rankings without an ordered pair"),
             (tally.num_truncated, "cut to the maximal length"),
+            (tally.num_too_long, "left out as too long"),
+            (tally.num_split, "that became several rows"),
         )
         if number
     ]
     if tally.num_rows or left_out:
-        line = f"{source_name(source)}, {label}: {', '.join([f'{tally.num_rows} rows', *left_out])}."
+        losses = f"; {tally.losses}" if tally.losses else ""
+        line = f"{source_name(source)}, {label}: {', '.join([f'{tally.num_rows} rows', *left_out])}{losses}."
         (rank_zero_warn if tally.num_skipped else rank_zero_info)(line)

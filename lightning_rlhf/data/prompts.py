@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lightning_rlhf.arguments import require_at_least
+from lightning_rlhf.arguments import require_at_least, require_one_of
 from lightning_rlhf.batches import DemonstrationBatch, PromptBatch
 from lightning_rlhf.data.collation import collate_demonstrations, collate_prompts
 from lightning_rlhf.data.loading import BatchLoader
@@ -11,6 +11,7 @@ from lightning_rlhf.data.module import RLHFData
 from lightning_rlhf.data.rows import DemonstrationRows, PromptRows
 from lightning_rlhf.data.sampling import row_order
 from lightning_rlhf.data.storage import OnBadRow, StoredRows
+from lightning_rlhf.data.truncation import Truncation
 from lightning_rlhf.plugin_system.interfaces import DataSource, PromptTemplate
 
 __all__ = ["PromptData", "PromptDataset", "PtxBatches"]
@@ -96,9 +97,13 @@ class PromptData(RLHFData):
         batch_size: how many prompts are sampled or scored at a time: memory only, the samples do not depend on it.
         max_length: tokens per row of ptx_source at most.
         on_bad_row: error stops at the first bad row, skip leaves bad rows out and counts them.
-        max_prompt_length: tokens per prompt at most; the end is kept.
+        max_prompt_length: tokens per prompt at most.
         ptx_source: rows for PPO's pretraining term, which PPOModule's ptx_coef weighs: a dataset component that yields
             demonstrations or texts.
+        truncation: what goes of a prompt that is longer than max_prompt_length. turns: the oldest turns with their
+            answers; the system message stays, and the last question may lose the beginning of its text. left: the
+            beginning of the prompt. right: the end of the last turn's text. drop: the prompt. Rows of ptx_source are
+            cut in the same manner, as in DemonstrationData. What was lost is reported in tokens.
         num_workers: processes that load batches ahead in validation; 0 loads in the main process.
     """
 
@@ -111,6 +116,7 @@ class PromptData(RLHFData):
         on_bad_row: OnBadRow = "error",
         max_prompt_length: int = 256,
         ptx_source: DataSource | None = None,
+        truncation: Truncation = "turns",
         num_workers: int = 0,
     ) -> None:
         super().__init__(
@@ -122,24 +128,30 @@ class PromptData(RLHFData):
             num_workers=num_workers,
         )
         require_at_least(1, max_prompt_length=max_prompt_length)
+        require_one_of(Truncation, "truncation", truncation)
+        self.truncation: Truncation = truncation
         self.max_prompt_length = max_prompt_length
         self.ptx_source = ptx_source
 
     @property
     def tokenization(self) -> PromptRows:
         """Ids and text of prompts, and the rows' other fields."""
-        return PromptRows(self.formatter, self.max_prompt_length)
+        return PromptRows(self.formatter, self.max_prompt_length, self.truncation)
 
     def prompts(self, split: str) -> PromptDataset:
         """The prompts of a split."""
         return PromptDataset(self.stored(split, self.tokenization), self.batch_size)
 
+    @property
+    def ptx_tokenization(self) -> DemonstrationRows:
+        """Ids of the pretraining term's rows, and which of them are learned."""
+        return DemonstrationRows(self.formatter, self.max_length, truncation=self.truncation)
+
     def ptx_batches(self) -> PtxBatches | None:
         """The rows of the pretraining term; None without `ptx_source`."""
         if self.ptx_source is None:
             return None
-        tokenization = DemonstrationRows(self.formatter, self.max_length)
-        rows = self.stored("train", tokenization, source=self.ptx_source, label="ptx")
+        rows = self.stored("train", self.ptx_tokenization, source=self.ptx_source, label="ptx")
         self.require_rows(rows, "train", self.ptx_source)
         rank, num_ranks = self._shard
         return PtxBatches(rows, seed=self._module.seed, rank=rank, num_ranks=num_ranks)

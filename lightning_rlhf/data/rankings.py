@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from lightning_rlhf.arguments import require_one_of
 from lightning_rlhf.data.collation import collate_rankings
 from lightning_rlhf.data.loading import BatchLoader, WindowLoader
 from lightning_rlhf.data.module import RLHFData
 from lightning_rlhf.data.rows import RankingRows
 from lightning_rlhf.data.storage import OnBadRow, StoredRows
+from lightning_rlhf.data.truncation import Truncation
 from lightning_rlhf.plugin_system.interfaces import DataSource, PromptTemplate, RankingConverter
 
 __all__ = ["RankingData"]
@@ -16,9 +18,7 @@ class RankingData(RLHFData):
     """Rankings of K responses to a prompt, by one annotator or several. For RewardModule.
 
     The converter makes one reward per candidate of all annotators' ranks; the candidates' order is that of the rewards.
-    Candidates that nobody ranked are left out, and so are rankings whose candidates all tie, which are counted. A
-    ranking that is too long keeps the end of its prompt, the same for all its candidates, and the beginning of each
-    response.
+    Candidates that nobody ranked are left out, and so are rankings whose candidates all tie, which are counted.
 
     Args:
         source: where the rows come from: a dataset component that yields rankings.
@@ -29,6 +29,11 @@ class RankingData(RLHFData):
         on_bad_row: error stops at the first bad row, skip leaves bad rows out and counts them.
         converter: how ranks become rewards: a ranking converter component; default: linear. The regression loss takes a
             row's own scores instead where it has them.
+        truncation: what goes of a ranking that is longer than max_length with its longest response; the prompt stays
+            the same for all. turns: the oldest turns of the prompt with their answers; the system message stays, and a
+            response that does not fit whole is left out, with the ranking where no two are left to compare. left: the
+            beginning of the prompt. right: the end of each response that is too long, which then has no stop token.
+            drop: the ranking. What was lost is reported in tokens. Nothing is left out where all is to be scored.
         num_workers: processes that load batches ahead; 0 loads in the main process.
     """
 
@@ -40,6 +45,7 @@ class RankingData(RLHFData):
         max_length: int = 512,
         on_bad_row: OnBadRow = "error",
         converter: RankingConverter | None = None,
+        truncation: Truncation = "turns",
         num_workers: int = 0,
     ) -> None:
         super().__init__(
@@ -50,6 +56,8 @@ class RankingData(RLHFData):
             on_bad_row=on_bad_row,
             num_workers=num_workers,
         )
+        require_one_of(Truncation, "truncation", truncation)
+        self.truncation: Truncation = truncation
         if converter is None:
             from lightning_rlhf.builtins.converters import LinearConverter
 
@@ -59,7 +67,7 @@ class RankingData(RLHFData):
     @property
     def tokenization(self) -> RankingRows:
         """Ids of prompts and candidates, ranks and rewards."""
-        return RankingRows(self.formatter, self.max_length, self.converter)
+        return RankingRows(self.formatter, self.max_length, self.converter, truncation=self.truncation)
 
     def _rows(self, split: str) -> StoredRows:
         return self.stored(split, self.tokenization)

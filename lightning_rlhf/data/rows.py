@@ -7,13 +7,15 @@ Each tokenization is called with a record and yields its rows; it raises `Record
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
+from lightning_rlhf.data.row_base import Row, Supervise, Tally, Tokenization
+from lightning_rlhf.data.shortening import Shortener
 from lightning_rlhf.data.tokenization import Encoded, PromptFormatter
-from lightning_rlhf.data.truncation import end_of_prompt, prompt_room
-from lightning_rlhf.errors import ConfigError, DataError, RecordError
+from lightning_rlhf.data.truncation import DocumentTruncation, Truncation
+from lightning_rlhf.errors import ConfigError, RecordError
 from lightning_rlhf.plugin_system.interfaces import RankingConverter
 from lightning_rlhf.records import Demonstration, Message, Prompt, Ranking, Record, Text
 
@@ -28,68 +30,7 @@ __all__ = [
     "greatest_id",
 ]
 
-Row = dict[str, Any]
-Supervise = Literal["all", "last"]
-
-_READERS = {
-    Text: "DemonstrationData (or the ptx_source of PromptData)",
-    Demonstration: "DemonstrationData",
-    Ranking: "RankingData",
-    Prompt: "PromptData",
-}
 _IDS = "int32[]"
-
-
-@dataclass
-class Tally:
-    """What became of a split's rows."""
-
-    num_rows: int = 0
-    """Rows stored."""
-    num_skipped: int = 0
-    """Bad rows left out (`on_bad_row: skip`)."""
-    first_skipped: str = ""
-    """What was wrong with the first of them, and where it stands."""
-    num_truncated: int = 0
-    """Records that were cut to the maximal length."""
-    num_unordered: int = 0
-    """Rankings without an ordered pair: all candidates tie, or fewer than two are ranked."""
-    longest: int = 0
-    """Tokens of the longest row: what the model must have positions for."""
-    greatest_id: int = 0
-    """Of all tokens: what the model must have embeddings for."""
-
-
-class Tokenization:
-    """How records of a kind become rows."""
-
-    features: ClassVar[Mapping[str, str]]
-    """The type of each column as Arrow names it, `[]` for a list of them."""
-    count_names: ClassVar[tuple[str, ...]] = ()
-    """Integer columns that are summed over an accumulation window and handed out with each batch."""
-
-    def rows(self, record: Record, tally: Tally) -> Iterator[Row]:
-        """The rows of one record.
-
-        Raises:
-            RecordError: it is a bad row.
-            DataError: another data module reads this kind of record.
-        """
-        raise self.misfit(record)
-
-    def length(self, row: Row) -> int:
-        """How many positions of a model a row takes."""
-        return len(row["prompt_ids"]) + max((len(response) for response in row.get("responses", ())), default=0)
-
-    def misfit(self, record: object) -> DataError:
-        """The error for a kind of record that this does not read."""
-        found = type(record).__name__
-        reader = next((reader for kind, reader in _READERS.items() if isinstance(record, kind)), None)
-        hint = f"{reader} reads those." if reader else "A source yields records of one kind."
-        return DataError(f"{self.subject} must read {self.kinds}, got a record of the class {found}. {hint}")
-
-    subject: ClassVar[str]
-    kinds: ClassVar[str]
 
 
 @dataclass(frozen=True)
@@ -100,11 +41,13 @@ class DemonstrationRows(Tokenization):
         formatter: template and tokenizer.
         max_length: tokens at most.
         supervise: all assistant turns, or the last.
+        truncation: what goes of a row that is longer.
     """
 
     formatter: PromptFormatter
     max_length: int
     supervise: Supervise = "all"
+    truncation: DocumentTruncation = "turns"
 
     subject: ClassVar[str] = "DemonstrationData"
     kinds: ClassVar[str] = "demonstrations or texts"
@@ -118,12 +61,11 @@ class DemonstrationRows(Tokenization):
     count_names: ClassVar[tuple[str, ...]] = ("num_targets", "num_tokens")
 
     def rows(self, record: Record, tally: Tally) -> Iterator[Row]:
-        """One row of a dialogue; of a document as many as it takes."""
+        """One row of a dialogue or as many as its template takes; of a document as many as it takes."""
         if isinstance(record, Demonstration):
-            for encoded in self._encoded(record):
-                yield self._dialogue_row(encoded, tally)
+            yield from self._dialogue_rows(record.messages, tally)
         elif isinstance(record, Text):
-            yield from self._document_rows(record)
+            yield from self._document_rows(record, tally)
         else:
             raise self.misfit(record)
 
@@ -131,40 +73,51 @@ class DemonstrationRows(Tokenization):
         """Of its longest document: positions restart in each."""
         return int(max(row["lengths"]))
 
-    def _encoded(self, record: Demonstration) -> list[Encoded]:
-        """The dialogue in as many rows as it takes to learn its turns."""
-        rows = self.formatter.encode_turns(record.messages)
+    @property
+    def _shortener(self) -> Shortener:
+        return Shortener(self.formatter, self.max_length, self.truncation)
+
+    def _encoded(self, messages: Sequence[Message]) -> list[tuple[Sequence[Message], Encoded]]:
+        """The rows that it takes to learn the turns of a dialogue, each with the turns that it holds."""
+        rows = self.formatter.encode_turns(messages)
         if self.supervise == "all":
-            return rows
-        ids, supervised = rows[-1]
-        start = rows[-1].response_start
-        return [Encoded(ids, [learned and place >= start for place, learned in enumerate(supervised)])]
+            ends = self.formatter.template.turn_ends(messages)
+            return [
+                (messages[:end], Encoded(ids, [False, *flags[1:]]))
+                for end, (ids, flags) in zip(ends, rows, strict=True)
+            ]
+        (ids, supervised), start = rows[-1], rows[-1].response_start
+        learned = [flag and place >= max(start, 1) for place, flag in enumerate(supervised)]
+        return [(messages, Encoded(ids, learned))]
 
-    def _dialogue_row(self, encoded: Encoded, tally: Tally) -> Row:
-        start = encoded.response_start
-        ids, supervised = encoded.ids, encoded.supervised
-        if len(ids) > self.max_length:
-            tally.num_truncated += 1
-            room = prompt_room(start, len(ids) - start, self.max_length)
-            places = end_of_prompt(ids[:start], room, self.formatter.tokenizer.bos_token_id)
-            places += range(start, start + self.max_length - room)
-            ids, supervised = [ids[place] for place in places], [supervised[place] for place in places]
-        supervised = [False, *supervised[1:]]
-        if not any(supervised):
+    def _dialogue_rows(self, messages: Sequence[Message], tally: Tally) -> list[Row]:
+        whole = self._encoded(messages)
+        shortener = self._shortener
+        rows = [row for part, encoded in whole for row in shortener.dialogue(part, encoded)]
+        kept = [_row(ids, [False, *supervised[1:]]) for ids, supervised in rows if any(supervised[1:])]
+        if not kept and all(len(encoded.ids) <= self.max_length for _, encoded in whole):
             raise RecordError(
-                "a demonstration must keep at least one supervised token that something stands before, got none within "
-                f"max_length {self.max_length}. Raise max_length, or mend the row or the template."
+                "a demonstration must keep at least one supervised token that something stands before, got none. Mend "
+                "the row or the template."
             )
-        return _row(ids, supervised)
+        tally.num_split += len(kept) > 1
+        tally.count(
+            sum(len(encoded.ids) for _, encoded in whole),
+            sum(len(row["input_ids"]) for row in kept),
+            sum(sum(encoded.supervised) for _, encoded in whole),
+            sum(row["num_targets"] for row in kept),
+        )
+        return kept
 
-    def _document_rows(self, record: Text) -> Iterator[Row]:
+    def _document_rows(self, record: Text, tally: Tally) -> list[Row]:
         ids = self.formatter.encode_text(record.text)
         if len(ids) < 2:
             raise RecordError("a text must have at least two tokens, got one: nothing is left to predict.")
-        # a piece starts with the token that ended the one before it, so that every token but the first is predicted
-        for start in range(0, len(ids) - 1, self.max_length - 1):
-            piece = ids[start : start + self.max_length]
-            yield _row(piece, [False] + [True] * (len(piece) - 1))
+        rows = [_row(piece, [False] + [True] * (len(piece) - 1)) for piece in self._shortener.document(ids)]
+        learned = sum(row["num_targets"] for row in rows)
+        tally.num_split += len(rows) > 1
+        tally.count(len(ids), learned + bool(rows), len(ids) - 1, learned)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -176,12 +129,14 @@ class RankingRows(Tokenization):
         max_length: tokens of prompt and response at most.
         converter: ranks to rewards.
         keep_all: also rankings without an ordered pair and candidates without a rank: to be scored, not learned from.
+        truncation: what goes of a ranking that is longer.
     """
 
     formatter: PromptFormatter
     max_length: int
     converter: RankingConverter
     keep_all: bool = False
+    truncation: Truncation = "turns"
 
     subject: ClassVar[str] = "RankingData"
     kinds: ClassVar[str] = "rankings"
@@ -203,21 +158,28 @@ class RankingRows(Tokenization):
             raise self.misfit(record)
         converted = self._converted(record)
         ranked = np.isfinite(converted)
-        ordered = len(np.unique(np.round(converted[ranked], 9))) > 1
-        if not ordered:
+        if not _is_ordered(converted[ranked]):
             tally.num_unordered += 1
             if not self.keep_all:
                 return
+        targets = self._targets(record, converted, ranked)
+        whole_prompt, whole = self._ids(record, (ranked | self.keep_all).tolist())
+        prompt, responses = self._fitting(record, whole_prompt, whole)
+        candidates = np.array([bool(response) for response in responses])
+        ranked &= candidates
+        ordered = _is_ordered(converted[ranked])
+        kept = self.keep_all or ordered
+        num_learned, num_kept = sum(map(len, whole)), sum(map(len, responses)) if kept else 0
+        tally.count(len(whole_prompt) + num_learned, len(prompt) + num_kept if kept else 0, num_learned, num_kept)
+        if not kept:
+            return
         ranks = np.zeros(len(converted), dtype=np.int64)
         # sums over annotators in another order differ in their last digits: those are ties
         ranks[ranked] = np.unique(-np.round(converted[ranked], 9), return_inverse=True)[1]
-        targets = self._targets(record, converted, ranked)
-        candidates = ranked | self.keep_all
-        prompt, responses, whole_lengths = self._ids(record, candidates.tolist(), tally)
         yield {
             "prompt_ids": prompt,
             "responses": responses,
-            "whole_lengths": whole_lengths,
+            "whole_lengths": list(map(len, whole)),
             "ranks": ranks.tolist(),
             "rewards": np.where(ranked, converted, 0.0).tolist(),
             "targets": np.where(ranked, targets, 0.0).tolist(),
@@ -250,27 +212,20 @@ class RankingRows(Tokenization):
             )
         return scores
 
-    def _ids(
-        self, record: Ranking, candidates: Sequence[bool], tally: Tally
-    ) -> tuple[list[int], list[list[int]], list[int]]:
-        """Ids of the prompt and of each candidate, and the candidates' lengths before they were cut.
-
-        The prompt is cut alike for all, as its longest candidate needs.
-        """
-        prompt = self.formatter.encode_prompt(record.prompt)
-        responses = [
+    def _ids(self, record: Ranking, candidates: Sequence[bool]) -> tuple[list[int], list[list[int]]]:
+        """Ids of the prompt and of each candidate."""
+        return self.formatter.encode_prompt(record.prompt), [
             self.formatter.encode_response(record.prompt, response) if candidate else []
             for response, candidate in zip(record.responses, candidates, strict=True)
         ]
-        whole_lengths = list(map(len, responses))
-        longest = max(whole_lengths)
-        if len(prompt) + longest <= self.max_length:
-            return prompt, responses, whole_lengths
-        tally.num_truncated += 1
-        room = prompt_room(len(prompt), longest, self.max_length)
-        places = end_of_prompt(prompt, room, self.formatter.tokenizer.bos_token_id)
-        cut = [response[: self.max_length - room] for response in responses]
-        return [prompt[place] for place in places], cut, whole_lengths
+
+    def _fitting(
+        self, record: Ranking, prompt: list[int], responses: list[list[int]]
+    ) -> tuple[list[int], list[list[int]]]:
+        """The same, as far as they fit: no ids of a candidate that does not."""
+        shortener = Shortener(self.formatter, self.max_length, self.truncation)
+        kept = shortener.ranking(record.prompt, prompt, record.responses, responses, keep_all=self.keep_all)
+        return kept or ([], [[] for _ in responses])
 
 
 @dataclass(frozen=True)
@@ -281,11 +236,13 @@ class PromptRows(Tokenization):
 
     Args:
         formatter: template and tokenizer.
-        max_prompt_length: tokens at most; the end is kept.
+        max_prompt_length: tokens at most.
+        truncation: what goes of a prompt that is longer.
     """
 
     formatter: PromptFormatter
     max_prompt_length: int
+    truncation: Truncation = "turns"
 
     subject: ClassVar[str] = "prompts"
     kinds: ClassVar[str] = "prompts, demonstrations or rankings"
@@ -297,15 +254,16 @@ class PromptRows(Tokenization):
     }
 
     def rows(self, record: Record, tally: Tally) -> Iterator[Row]:
-        """One row."""
+        """One row; none of a prompt that does not fit."""
         messages, columns = self._parts(record)
-        ids = self.formatter.encode_prompt(messages)
-        if not ids:
+        whole = self.formatter.encode_prompt(messages)
+        if not whole:
             raise RecordError("a prompt must have at least one token, got none. Give it text, or use another template.")
-        if len(ids) > self.max_prompt_length:
-            tally.num_truncated += 1
-            places = end_of_prompt(ids, self.max_prompt_length, self.formatter.tokenizer.bos_token_id)
-            ids = [ids[place] for place in places]
+        kept = Shortener(self.formatter, self.max_prompt_length, self.truncation).prompt(messages, whole)
+        tally.count(len(whole), 0 if kept is None else len(kept[1]))
+        if kept is None:
+            return
+        messages, ids = kept
         try:
             stored = json.dumps(columns, ensure_ascii=False)
             stored.encode()  # half a surrogate pair could not be written anywhere
@@ -321,7 +279,7 @@ class PromptRows(Tokenization):
             "columns": stored,
         }
 
-    def _parts(self, record: Record) -> tuple[tuple[Message, ...], dict[str, Any]]:
+    def _parts(self, record: Record) -> tuple[Sequence[Message], dict[str, Any]]:
         if isinstance(record, Prompt):
             return record.prompt, dict(record.columns)
         if isinstance(record, Ranking):
@@ -330,6 +288,10 @@ class PromptRows(Tokenization):
             last = max(place for place, message in enumerate(record.messages) if message.role == "assistant")
             return record.messages[:last], {"response": record.messages[last].content}
         raise self.misfit(record)
+
+
+def _is_ordered(rewards: "np.ndarray[Any, np.dtype[np.float64]]") -> bool:
+    return len(np.unique(np.round(rewards, 9))) > 1
 
 
 def _row(ids: list[int], supervised: list[bool]) -> Row:

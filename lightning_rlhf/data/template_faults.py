@@ -69,7 +69,7 @@ def supervision_fault(formatter: PromptFormatter) -> TemplateFault | None:
     """Something else is learned than what the assistant says, and the stop token that ends it."""
     fix = "Let render() of the template mark the assistant's turns, with what ends them, as supervised: nothing else."
     for turns in _dialogues(formatter):
-        renderings = formatter.template.renderings(turns)
+        renderings = [formatter.template.render(turns[:end]) for end in formatter.template.turn_ends(turns)]
         text = "".join(part.text if part.supervised else "\n" for segments in renderings for part in segments)
         said = {role: [turn.content for turn in turns if turn.role == role] for role in ("user", "assistant")}
         if others := [content for content in said["user"] if content in text]:

@@ -109,18 +109,30 @@ class PromptFormatter:
         A turn without a stop token gets one. What the template writes after a last assistant turn is left out: nothing
         learns from it, and so a prompt's ids and its response's are the ids of the dialogue.
         """
-        return self._encode_rendering(self.template.render(messages), answered=messages[-1].role == "assistant")
+        blocks = _blocks(self.template.render(messages))
+        answered = messages[-1].role == "assistant"
+        if answered and len(blocks) > 1 and not blocks[-1].supervised:
+            blocks.pop()
+        ids, supervised = [], []
+        first = True
+        for place, block in enumerate(blocks):
+            block_ids, learned = self._encode_block(block, first=first)
+            if answered and block.supervised and place == len(blocks) - 1:
+                block_ids = block_ids[:learned]
+            ids += block_ids
+            supervised += [block.supervised] * learned + [False] * (len(block_ids) - learned)
+            first = first and not any(text for text, _ in block.pieces)
+        prefix = self._missing_prefix(ids)
+        return Encoded([*prefix, *ids], [False] * len(prefix) + supervised)
 
     def encode_turns(self, messages: Sequence[Message]) -> list[Encoded]:
         """The ids of a dialogue in as many rows as it takes to learn each assistant turn once, as generation writes it.
 
         That is one, `encode`, unless the template writes a turn otherwise once another follows it.
         """
-        answered = messages[-1].role == "assistant"
-        renderings = self.template.renderings(messages)
-        rows = [self._encode_rendering(rendering, answered=answered) for rendering in renderings[-1:]]
-        for rendering in renderings[-2::-1]:
-            row = self._encode_rendering(rendering, answered=True)
+        rows: list[Encoded] = []
+        for end in reversed(self.template.turn_ends(messages)):
+            row = self.encode(messages[:end])
             rows.append(Encoded(row.ids, _unlearned(row, rows)))
         return rows[::-1]
 
@@ -213,23 +225,6 @@ class PromptFormatter:
                     for text, control in block.pieces:
                         if control:
                             self._encoder.protect_markers(text)
-
-    def _encode_rendering(self, segments: Sequence[Segment], *, answered: bool) -> Encoded:
-        """The ids of a rendering; where the last turn is an answer, without what follows its stop token."""
-        blocks = _blocks(segments)
-        if answered and len(blocks) > 1 and not blocks[-1].supervised:
-            blocks.pop()
-        ids, supervised = [], []
-        first = True
-        for place, block in enumerate(blocks):
-            block_ids, learned = self._encode_block(block, first=first)
-            if answered and block.supervised and place == len(blocks) - 1:
-                block_ids = block_ids[:learned]
-            ids += block_ids
-            supervised += [block.supervised] * learned + [False] * (len(block_ids) - learned)
-            first = first and not any(text for text, _ in block.pieces)
-        prefix = self._missing_prefix(ids)
-        return Encoded([*prefix, *ids], [False] * len(prefix) + supervised)
 
     def _missing_prefix(self, ids: Sequence[int]) -> list[int]:
         """What the tokenizer begins a text with, less the part of it that the template wrote."""

@@ -88,13 +88,13 @@ class PromptTemplate(_Configurable, ABC):
     def render(self, messages: Sequence[Message]) -> list[Segment]:
         """The whole dialogue; every assistant turn supervised, with what ends it, and nothing else."""
 
-    def renderings(self, messages: Sequence[Message]) -> list[list[Segment]]:
-        """The dialogue in as many renderings as it takes to learn each assistant turn as generation writes it.
+    def turn_ends(self, messages: Sequence[Message]) -> list[int]:
+        """After how many messages a dialogue is rendered, so that each turn is learned as generation writes it.
 
-        That is one, unless a later turn changes how an earlier one is written. A turn that several renderings supervise
-        is learned once.
+        That is once, after all, unless a later turn changes how an earlier one of the assistant is written: rising
+        numbers. A turn that several renderings supervise is learned in the longest.
         """
-        return [self.render(messages)]
+        return [len(messages)]
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "PromptTemplate":
         """The template for this tokenizer; itself, unless the rendering depends on the tokenizer."""

@@ -73,7 +73,8 @@ def test_every_assistant_turn_is_supervised_to_its_end_marker_with_and_without_g
 def test_a_turn_without_an_end_marker_ends_before_the_line_break():
     template = bound(PLAIN_END)
     assert template.stop == ()
-    assert [supervised(rendering) for rendering in template.renderings(DIALOGUE)] == [["Hello! "], ["See you"]]
+    assert template.turn_ends(DIALOGUE) == [2, 4]
+    assert [supervised(template.render(DIALOGUE[:end])) for end in (2, 4)] == [["Hello! "], ["See you"]]
 
 
 @settings(deadline=None)

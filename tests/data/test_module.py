@@ -418,19 +418,13 @@ def test_a_dialogue_whose_history_is_written_otherwise_becomes_a_row_per_answer(
 
         def render(self, messages):
             last = len(messages) - 1
-            marked = [
-                Message(turn.role, f"!{turn.content}" if turn.role == "assistant" and place == last else turn.content)
+            return [
+                Segment(f"!{turn.content}" if place == last else turn.content, place == last)
                 for place, turn in enumerate(messages)
             ]
-            return super().render(marked)
 
-        def renderings(self, messages):
-            ends = [place + 1 for place, turn in enumerate(messages) if turn.role == "assistant"]
-            rows = [self.render(messages[:end]) for end in ends]
-            return [
-                [Segment(part.text, part.supervised and place == len(row) - 1) for place, part in enumerate(row)]
-                for row in rows
-            ]
+        def turn_ends(self, messages):
+            return [place + 1 for place, turn in enumerate(messages) if turn.role == "assistant"]
 
         def generation_prompt(self, messages):
             return [Segment(turn.content, False) for turn in messages]

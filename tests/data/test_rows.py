@@ -7,7 +7,7 @@ import pytest
 from lightning_rlhf.data.rows import DemonstrationRows, PromptRows, RankingRows, Tally
 from lightning_rlhf.data.tokenization import PromptFormatter
 from lightning_rlhf.errors import ConfigError, DataError, RecordError
-from lightning_rlhf.plugin_system.interfaces import RankingConverter
+from lightning_rlhf.plugin_system.interfaces import RankingConverter, Segment
 from lightning_rlhf.records import Demonstration, Message, Prompt, Ranking, Text
 
 DIALOGUE = Demonstration(
@@ -77,14 +77,87 @@ def test_truncation_keeps_the_bos(with_bos):
 
 def test_a_response_that_is_cut_at_its_end_gets_no_stop_token(formatter):
     record = Demonstration((Message("user", "ab"), Message("assistant", "uvwxyz")))
-    row = only(DemonstrationRows(formatter, 6), record)
+    row = only(DemonstrationRows(formatter, 6, truncation="right"), record)
     assert formatter.tokenizer.decode(row["input_ids"]) == "abuvwx"
     assert learned(row, formatter) == "uvwx"
 
 
-def test_prompt_and_response_are_both_cut_to_half_when_both_are_too_long(formatter):
+def lost(tally):
+    return tally.num_tokens - tally.num_kept_tokens, tally.num_targets - tally.num_kept_targets
+
+
+def test_whole_turns_go_first_and_half_an_answer_is_never_learned(fakes):
+    formatter = PromptFormatter(fakes.MarkedTemplate(), fakes.byte_tokenizer())
+    turns = [("system", "s"), ("user", "abc"), ("assistant", "def"), ("user", "ghi"), ("assistant", "jkl")]
+    record = Demonstration(tuple(Message(role, text) for role, text in turns))
+    whole = only(DemonstrationRows(formatter, 99), record)
+    tally = Tally()
+    row = only(DemonstrationRows(formatter, len(whole["input_ids"]) - 1), record, tally)
+    kept = "<|system|>s<|end|>\n<|user|>ghi<|end|>\n<|assistant|>jkl<|end|>"
+    assert formatter.tokenizer.decode(row["input_ids"]) == kept
+    assert learned(row, formatter) == "jkl<|end|>"
+    assert lost(tally) == (len(whole["input_ids"]) - len(row["input_ids"]), whole["num_targets"] - row["num_targets"])
+    assert (tally.num_truncated, tally.num_too_long, tally.num_records) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("truncation", ["turns", "drop"])
+def test_a_row_whose_answer_does_not_fit_is_left_out_and_counted(formatter, truncation):
+    tally = Tally()
     record = Demonstration((Message("user", "abcdefgh"), Message("assistant", "qrstuvwxyz")))
-    assert formatter.tokenizer.decode(only(DemonstrationRows(formatter, 6), record)["input_ids"]) == "fghqrs"
+    assert list(DemonstrationRows(formatter, 6, truncation=truncation).rows(record, tally)) == []
+    assert (tally.num_too_long, tally.num_truncated) == (1, 0)
+    assert lost(tally) == (19, 11)
+    assert tally.losses == "0.0% of 19 tokens are kept, 0.0% of 11 learned ones"
+
+
+def test_an_answer_that_does_not_fit_leaves_those_before_it(formatter):
+    turns = ("user", "ab"), ("assistant", "cd"), ("user", "e"), ("assistant", "0123456789")
+    record = Demonstration(tuple(Message(role, text) for role, text in turns))
+    assert learned(only(DemonstrationRows(formatter, 8), record), formatter) == "cd</s>"
+    assert list(DemonstrationRows(formatter, 8, "last").rows(record, Tally())) == []
+
+
+def test_from_the_left_a_turn_that_lost_its_beginning_is_not_learned(with_bos):
+    tally = Tally()
+    row = only(DemonstrationRows(with_bos, 10, truncation="left"), DIALOGUE, tally)
+    assert with_bos.tokenizer.decode(row["input_ids"]) == "<s>h</s>ijklmn</s>"
+    assert learned(row, with_bos) == "klmn</s>"
+    assert tally.num_truncated == 1
+
+
+def test_a_bos_that_is_a_turn_marker_does_not_stand_before_a_cut_row(fakes):
+    class BosTurns(fakes.MarkedTemplate):
+        def render(self, messages):
+            return [
+                Segment(s.text.replace("<|user|>", "<s>").replace("<|assistant|>", "<s>"), s.supervised, s.control)
+                for s in super().render(messages)
+            ]
+
+    formatter = PromptFormatter(BosTurns(), fakes.byte_tokenizer())
+    record = Demonstration((Message("user", "abcdefgh"), Message("assistant", "xyz")))
+    for truncation, text in (("left", "fgh<|end|>\n<s>xyz<|end|>"), ("turns", "<s>gh<|end|>\n<s>xyz<|end|>")):
+        row = only(DemonstrationRows(formatter, 10, truncation=truncation), record)
+        assert formatter.tokenizer.decode(row["input_ids"]) == text
+        prompt = only(PromptRows(formatter, 6, truncation), Prompt("abcdefgh"))
+        assert formatter.tokenizer.decode(prompt["prompt_ids"]) == text.removesuffix("xyz<|end|>")
+
+
+def test_a_long_row_becomes_windows_that_learn_every_token_once(formatter):
+    tally = Tally()
+    record = Demonstration((Message("user", "abcdef"), Message("assistant", "0123456789")))
+    rows = list(DemonstrationRows(formatter, 5, truncation="window").rows(record, tally))
+    assert "".join(learned(row, formatter) for row in rows) == "0123456789</s>"
+    assert all(len(row["input_ids"]) <= 5 for row in rows)
+    assert (tally.num_split, tally.num_targets - tally.num_kept_targets) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("truncation", "texts"),
+    [("turns", ["abcd", "defg", "ghij", "j</s>"]), ("left", ["hij</s>"]), ("right", ["abcd"]), ("drop", [])],
+)
+def test_a_document_becomes_pieces_unless_its_end_or_beginning_is_to_go(formatter, truncation, texts):
+    rows = DemonstrationRows(formatter, 4, truncation=truncation).rows(Text("abcdefghij"), Tally())
+    assert [formatter.tokenizer.decode(row["input_ids"]) for row in rows] == texts
 
 
 def test_a_row_without_a_supervised_token_is_bad(fakes):
@@ -176,11 +249,43 @@ def test_the_prompt_is_cut_alike_for_all_candidates(formatter):
     tally = Tally()
     record = Ranking("abcdefgh", ("x", "uvwxyz"), (0, 1))
     row = only(RankingRows(formatter, 12, Linear()), record, tally)
-    assert formatter.tokenizer.decode(row["prompt_ids"]) == "cdefgh"
-    row = only(RankingRows(formatter, 8, Linear()), record, tally)
-    assert formatter.tokenizer.decode(row["prompt_ids"]) == "efgh"
+    assert formatter.tokenizer.decode(row["prompt_ids"]) == "defgh"
+    assert [formatter.tokenizer.decode(response) for response in row["responses"]] == ["x</s>", "uvwxyz</s>"]
+    assert (tally.num_truncated, *lost(tally)) == (1, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("truncation", "prompt", "responses"),
+    [
+        ("turns", "defgh", ["x</s>", "yz</s>", ""]),
+        ("left", "h", ["x</s>", "yz</s>", "uvwxyz</s>"]),
+        ("right", "", []),
+        ("drop", "", []),
+    ],
+)
+def test_a_response_that_does_not_fit_is_left_out_of_a_ranking(formatter, truncation, prompt, responses):
+    tally = Tally()
+    record = Ranking("abcdefgh", ("x", "yz", "uvwxyz"), (0, 1, 2))
+    rows = list(RankingRows(formatter, 8, Linear(), truncation=truncation).rows(record, tally))
+    if not responses:
+        assert (rows, tally.num_too_long) == ([], 1)
+        return
+    (row,) = rows
+    assert formatter.tokenizer.decode(row["prompt_ids"]) == prompt
+    assert [formatter.tokenizer.decode(response) for response in row["responses"]] == responses
+    assert row["candidates"] == [bool(response) for response in responses]
+    assert row["num_prompts"] == 1
+
+
+def test_a_ranking_of_which_fewer_than_two_responses_fit_is_left_out_and_what_is_scored_is_cut(formatter):
+    tally = Tally()
+    record = Ranking("ab", ("x", "uvwxyz"), (0, 1))
+    assert list(RankingRows(formatter, 6, Linear()).rows(record, tally)) == []
+    assert (tally.num_too_long, tally.num_unordered) == (1, 0)
+    row = only(RankingRows(formatter, 6, Linear(), keep_all=True), record)
     assert [formatter.tokenizer.decode(response) for response in row["responses"]] == ["x</s>", "uvwx"]
-    assert tally.num_truncated == 2
+    row = only(RankingRows(formatter, 6, Linear(), truncation="right"), record)
+    assert [formatter.tokenizer.decode(response) for response in row["responses"]] == ["x</s>", "uvwx"]
 
 
 @pytest.mark.parametrize("rewards", [[1.0], [1.0, np.inf], [1.0, np.nan]])
@@ -197,10 +302,20 @@ def test_prompts_keep_their_end_and_their_columns(with_bos):
     tally = Tally()
     row = only(PromptRows(with_bos, 4), Prompt("abcdefgh", {"label": 3, "tags": ["x", None]}), tally)
     assert with_bos.tokenizer.decode(row["prompt_ids"]) == "<s>fgh"
-    assert row["text"] == "abcdefgh"
+    assert row["text"] == "fgh"
     assert json.loads(row["columns"]) == {"label": 3, "tags": ["x", None]}
-    assert json.loads(row["messages"]) == [["user", "abcdefgh"]]
+    assert json.loads(row["messages"]) == [["user", "fgh"]]
     assert tally.num_truncated == 1
+
+
+@pytest.mark.parametrize(("truncation", "text"), [("turns", "sgh"), ("left", "fgh"), ("right", ""), ("drop", "")])
+def test_a_prompt_that_is_too_long_loses_what_truncation_names(formatter, truncation, text):
+    turns = ("system", "s"), ("user", "ab"), ("assistant", "c"), ("user", "defgh")
+    record = Prompt(tuple(Message(role, content) for role, content in turns))
+    tally = Tally()
+    rows = list(PromptRows(formatter, 3, truncation).rows(record, tally))
+    assert [formatter.tokenizer.decode(row["prompt_ids"]) for row in rows] == [text] * bool(text)
+    assert (tally.num_truncated, tally.num_too_long) == (len(rows), 1 - len(rows))
 
 
 def test_demonstrations_and_rankings_give_their_prompts(formatter):

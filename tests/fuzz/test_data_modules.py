@@ -31,8 +31,10 @@ def formatter(tokenizer, template="chatml"):
 def tokenizations(kind, formatter):
     """Every way in which a data module reads rows of a kind."""
     made = {
-        "demonstrations": [DemonstrationRows(formatter, 64), DemonstrationRows(formatter, 8, "last")],
-        "prompts": [PromptRows(formatter, 32)],
+        "demonstrations": [DemonstrationRows(formatter, 64)]
+        + [DemonstrationRows(formatter, 32, truncation=name) for name in ("left", "drop", "window")]
+        + [DemonstrationRows(formatter, 8, "last", "right")],
+        "prompts": [PromptRows(formatter, 32), PromptRows(formatter, 32, "left"), PromptRows(formatter, 32, "right")],
         "rankings": [RankingRows(formatter, 48, create("ranking_converter", name)) for name in CONVERTERS]
         + [RankingRows(formatter, 48, create("ranking_converter", "linear"), keep_all=True)],
     }
@@ -52,9 +54,11 @@ def check_counts(source, number, tokenization):
         assert set(row) == {*tokenization.features, "places"}
         assert tokenization.length(row) <= longest(tokenization)
     left_out = 0 if getattr(tokenization, "keep_all", True) else tally.num_unordered
-    assert len(places) + tally.num_skipped + left_out == number
+    assert len(places) + tally.num_skipped + tally.num_too_long + left_out == number
+    assert 0 <= tally.num_kept_tokens <= tally.num_tokens
+    assert 0 <= tally.num_kept_targets <= tally.num_targets
     assert tally.first_skipped.startswith(f"{source.path}:")
-    assert places
+    assert places or tally.num_too_long
 
 
 @pytest.fixture
@@ -151,4 +155,6 @@ def test_every_record_of_a_plug_in_is_stored_or_counted(rows, kind, tokenizer, n
         found = list(tokenized_rows(source, "train", tokenization, "skip", tally))
         places = {place for row in found for place in row["places"]}
         left_out = 0 if getattr(tokenization, "keep_all", True) else tally.num_unordered
-        assert len(places) + tally.num_skipped + left_out == number
+        assert len(places) + tally.num_skipped + tally.num_too_long + left_out == number
+    assert 0 <= tally.num_kept_tokens <= tally.num_tokens
+    assert 0 <= tally.num_kept_targets <= tally.num_targets

@@ -8,7 +8,7 @@ import numpy as np
 from lightning_rlhf.cli.doctor.check import Check, CheckResult
 from lightning_rlhf.cli.doctor.subject import Subject
 from lightning_rlhf.data import PromptData
-from lightning_rlhf.data.rows import DemonstrationRows, Tally
+from lightning_rlhf.data.rows import Tally
 from lightning_rlhf.data.storage import source_name, tokenized_rows
 from lightning_rlhf.modules import PPOModule
 
@@ -28,6 +28,7 @@ class GoodRows(Check):
         fix = f"Mend the row, or set --data.on_bad_row skip. The first: {tally.first_skipped}"
         if not num_rows:
             unusable = f", {tally.num_skipped} bad ones" if tally.num_skipped else ""
+            unusable += f", {tally.num_too_long} too long" if tally.num_too_long else ""
             unusable += f", {tally.num_unordered} without an ordered pair" if tally.num_unordered else ""
             yield self.failed(f"{source} has no usable row{unusable}", fix if tally.num_skipped else "Check the path.")
         elif tally.num_skipped and data.on_bad_row == "error":
@@ -53,8 +54,8 @@ class PretrainingRows(Check):
                 yield self.failed(f"ptx_coef is {coefficient:g}, and there is no ptx_source", "Set --data.ptx_source.")
             return
         tally = Tally()
-        tokenization = DemonstrationRows(subject.formatter, data.max_length)
-        rows = list(islice(tokenized_rows(data.ptx_source, "train", tokenization, "skip", tally), subject.num_rows))
+        stream = tokenized_rows(data.ptx_source, "train", data.ptx_tokenization, "skip", tally)
+        rows = list(islice(stream, subject.num_rows))
         facts = f"{len(rows)} of {source_name(data.ptx_source)} were read, beside {tally.num_skipped} bad ones"
         if not rows or (tally.num_skipped and data.on_bad_row == "error"):
             yield self.failed(facts, f"Mend the row, or set --data.on_bad_row skip. The first: {tally.first_skipped}")
@@ -95,13 +96,16 @@ class Truncation(Check):
     def results(self, subject: Subject) -> Iterator[CheckResult]:
         """One."""
         sample = subject.sample
-        if not sample.rows:
+        tally = sample.tally
+        if not tally.num_records:
             return
-        share = sample.tally.num_truncated / len(sample.rows)
+        share = (tally.num_truncated + tally.num_too_long) / tally.num_records
         argument = "max_prompt_length" if subject.stage == "ppo" else "max_length"
         limit = getattr(subject.data, argument)
         median, most, longest = np.percentile(sample.whole_lengths, (50, 95, 100)).astype(int).tolist()
         facts = f"tokens per row: median {median}, 95 % up to {most}, longest {longest}; {argument} is {limit}"
+        facts += f"; {tally.losses}" if tally.losses else ""
+        facts += f"; {tally.num_too_long} rows are left out as too long" if tally.num_too_long else ""
         fix = f"Set --data.{argument} {most} to keep 95 % of the rows whole, if model and memory allow."
         if share > 0.5:
             yield self.failed(f"{share:.0%} of the rows are cut. {facts}", fix)

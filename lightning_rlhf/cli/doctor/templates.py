@@ -26,7 +26,7 @@ class RoundTrip(Check):
         if (fault := joint_fault(formatter)) is not None:
             yield self.failed(visible(fault.finding), fault.fix)
             return
-        rendered = "".join(segment.text for segment in _without_tail(formatter.template.renderings(TURNS)[-1]))
+        rendered = "".join(segment.text for segment in _without_tail(formatter.template.render(TURNS)))
         bos, eos = formatter.tokenizer.bos_token or "", formatter.tokenizer.eos_token or ""
         decoded = str(
             formatter.tokenizer.decode(formatter.encode_turns(TURNS)[-1].ids, clean_up_tokenization_spaces=False)

@@ -23,7 +23,7 @@ from lightning_rlhf.batches import (
 from lightning_rlhf.cli.prepared import PreparedRun
 from lightning_rlhf.data import DemonstrationData, PromptData, RankingData
 from lightning_rlhf.data.collation import collate_demonstrations, collate_packed, collate_rankings
-from lightning_rlhf.data.rows import DemonstrationRows, Row, Tally
+from lightning_rlhf.data.rows import Row, Tally
 from lightning_rlhf.data.sampling import row_order
 from lightning_rlhf.data.storage import tokenized_rows
 from lightning_rlhf.models import evaluation_mode
@@ -205,8 +205,7 @@ def _ptx_row(run: PreparedRun) -> Row | None:
     data = run.data
     if not isinstance(data, PromptData) or data.ptx_source is None:
         return None
-    tokenization = DemonstrationRows(data.formatter, data.max_length)
-    rows = list(islice(tokenized_rows(data.ptx_source, "train", tokenization, "skip", Tally()), 512))
+    rows = list(islice(tokenized_rows(data.ptx_source, "train", data.ptx_tokenization, "skip", Tally()), 512))
     return heaviest(rows, lambda row: len(row["input_ids"]), 1)[0] if rows else None
 
 

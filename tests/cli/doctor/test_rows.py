@@ -45,9 +45,22 @@ def test_rows_that_the_model_has_no_positions_for_fail(kit, stage, max_positions
 
 def test_demonstrations_whose_ends_are_cut_off_fail(kit):
     source = kit.Records(answers(*[50] * 12))
-    result = kit.only(LabelCoverage(), kit.subject("sft", data={"source": source, "max_length": 20}))
+    result = kit.only(
+        LabelCoverage(), kit.subject("sft", data={"source": source, "max_length": 20, "truncation": "right"})
+    )
     assert result.status == "FAIL"
     assert "would not learn to stop" in result.finding
+
+
+def test_rows_that_are_left_out_as_too_long_fail_with_what_is_lost(kit):
+    source = kit.Records(answers(*[50] * 10, 1, 1))
+    subject = kit.subject("sft", data={"source": source, "max_length": 20})
+    rows, cut = kit.only(GoodRows(), subject), kit.only(Truncation(), subject)
+    assert rows.status == "PASS"
+    assert cut.status == "FAIL"
+    assert "83% of the rows are cut" in cut.finding
+    assert "of 538 tokens are kept" in cut.finding
+    assert "learned ones; 10 rows are left out as too long" in cut.finding
 
 
 def test_rankings_that_mostly_tie_warn(kit):
