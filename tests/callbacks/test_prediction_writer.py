@@ -83,6 +83,16 @@ def test_rows_of_unknown_place_stand_in_the_order_of_the_batches(tmp_path):
     assert [row["row"] for row in written(tmp_path)] == [0, 1, 2]
 
 
+def test_rows_of_unknown_place_on_several_ranks_stand_in_the_order_in_which_they_were_dealt(tmp_path):
+    ranks = [trainer(tmp_path, rank, 3) for rank in range(3)]
+    writers = [PredictionWriter() for _ in ranks]
+    for rank, (writer, of) in enumerate(zip(writers, ranks, strict=True)):
+        write(writer, of, [([{"row": 3 * batch + rank}], None) for batch in range(2)])
+    for writer, of in reversed(list(zip(writers, ranks, strict=True))):
+        writer.on_predict_end(of, None)
+    assert [row["row"] for row in written(tmp_path)] == [0, 1, 2, 3, 4, 5]
+
+
 def test_tensors_and_arrays_become_numbers_and_text_stays_readable(tmp_path):
     writer, of = PredictionWriter(), trainer(tmp_path)
     write(writer, of, [([{"score": torch.tensor(0.5), "scores": np.array([1.0]), "text": "né 中"}], None)])
