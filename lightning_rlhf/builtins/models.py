@@ -31,6 +31,7 @@ class TinyModel(ModelSource):
     """
 
     offline = True
+    reproducible = True
 
     def __init__(
         self,

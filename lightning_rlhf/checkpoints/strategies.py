@@ -2,7 +2,8 @@
 
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_rlhf.checkpoints.file_io import BackgroundIO, WholeFileIO
 from lightning_rlhf.checkpoints.foreign import check_sharded
+from lightning_rlhf.checkpoints.frozen_weights import LEFT_OUT
 from lightning_rlhf.checkpoints.integrity import CHECKSUMS, SHARDED, digest, require_whole, write_checksums
 from lightning_rlhf.errors import ConfigError, ModelError
 
@@ -128,13 +130,32 @@ def _check_before_loading(strategy: Strategy) -> None:
             check_sharded(path)
         module = strategy.lightning_module
         is_fit = module is not None and module.trainer.state.fn == TrainerFn.FITTING
-        found = load(checkpoint_path, weights_only=weights_only is not False)
+        with _completed(strategy, path):
+            found = load(checkpoint_path, weights_only=weights_only is not False)
         if module is not None:
             require_training_state(path, found, is_fit=is_fit)
         return found
 
     load_checked.checks = True  # type: ignore[attr-defined]
     strategy.load_checkpoint = load_checked  # type: ignore[method-assign]
+
+
+@contextmanager
+def _completed(strategy: Strategy, path: Path) -> Iterator[None]:
+    """Inside, sharded weights may keep what a checkpoint leaves out: they are loaded before anyone can complete it."""
+    module = strategy.lightning_module
+    if not isinstance(strategy, ModelParallelStrategy) or module is None or not path.is_file():
+        yield
+        return
+    found = torch.load(path, map_location="meta", weights_only=True)
+    record = found.get("lightning_rlhf", {}).get(LEFT_OUT, {})
+    known = {*record.get("sums", {}), *record.get("from_files", ()), *found.get("state_dict", {})}
+    strict = module.strict_loading
+    module.strict_loading = strict and not (record and {name for name, _ in module.named_parameters()} <= known)
+    try:
+        yield
+    finally:
+        module.strict_loading = strict
 
 
 def _sum_up_after_saving(strategy: ModelParallelStrategy) -> None:

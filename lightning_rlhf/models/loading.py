@@ -26,6 +26,7 @@ from lightning_rlhf.models.activations import fuse_activations
 from lightning_rlhf.models.adapters import output_layer, without_advice
 from lightning_rlhf.models.merging import separate_shared_tensors, tie_equal_tensors
 from lightning_rlhf.models.model_files import HOW_TO_CONVERT, read_adapter_config, read_config, require_safe_adapter
+from lightning_rlhf.models.origin import mark_origin
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_recorded_template
 from lightning_rlhf.models.tokenizers import end_with_a_token, require_sound
 from lightning_rlhf.plugin_system.interfaces import ModelSource
@@ -186,7 +187,9 @@ def _load_component(source: ModelSource) -> LoadedModel:
         raise ModelError(f"load() of {name} must return a causal language model, got {type(model).__name__}.")
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise ModelError(f"load() of {name} must return a tokenizer, got {type(tokenizer).__name__}.")
-    return LoadedModel(_prepared(model, tokenizer, name), tokenizer, name, None)
+    prepared = _prepared(model, tokenizer, name)
+    mark_origin(prepared, name if source.reproducible else None)
+    return LoadedModel(prepared, tokenizer, name, None)
 
 
 def _load_pretrained(name: str, *, trust_remote_code: bool) -> PreTrainedModel:
@@ -308,6 +311,7 @@ def _prepared(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: 
         bos_token_id=tokenizer.bos_token_id, eos_token_id=eos, pad_token_id=pad
     )
     model.name_or_path = name
+    mark_origin(model, name)
     model.float()  # type: ignore[no-untyped-call]
     model.eval()  # type: ignore[no-untyped-call]
     model.requires_grad_(True)

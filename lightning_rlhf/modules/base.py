@@ -25,11 +25,12 @@ from lightning_rlhf.arguments import require_at_least, require_finite, require_o
 from lightning_rlhf.callbacks import NonFiniteGuard
 from lightning_rlhf.checkpoints.changed_arguments import require_unchanged
 from lightning_rlhf.checkpoints.foreign import check_arguments, saved_arguments
+from lightning_rlhf.checkpoints.frozen_weights import FrozenWeights
 from lightning_rlhf.checkpoints.strategies import prepare_strategy
 from lightning_rlhf.data import RLHFData
 from lightning_rlhf.errors import ConfigError, ModelError
 from lightning_rlhf.models import RecordedTemplate, evaluation_mode, require_trainable_adapters
-from lightning_rlhf.modules.frozen_models import keep_frozen
+from lightning_rlhf.modules.frozen_models import frozen_names, keep_frozen
 from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
 from lightning_rlhf.modules.plain_trainer import PlainTrainerFiles
@@ -97,6 +98,7 @@ class RLHFModule(PlainTrainerFiles, ABC):
         self._adapter: dict[str, Any] = {}
         self.inputs = RunInputs()
         self._resumed = ResumedState()
+        self._frozen_weights = FrozenWeights(self)  # there are none yet
         self._num_steps = math.inf
         """Optimizer steps of the whole run, in the schedule's count; known when training starts."""
 
@@ -123,6 +125,11 @@ class RLHFModule(PlainTrainerFiles, ABC):
         self._adapter = _settings(caller.f_locals.get("adapter"))
         names = [caller.f_locals.get(name) for name in ("base", "reference")]  # of models, perhaps
         self._plugins = versions_in_use(plugin_manager(), [*components_among(caller.f_locals), *names])
+
+    def finish_loading(self) -> None:
+        """To be called when all models are there: they train, and what is frozen in them is known again."""
+        self.train()  # loaded models are in eval mode; dropout is as the stage and the base have it
+        self._frozen_weights = FrozenWeights(self)
 
     @_restricted_classmethod
     def load_from_checkpoint(
@@ -301,6 +308,8 @@ class RLHFModule(PlainTrainerFiles, ABC):
                 f"got {type(strategy).__name__}."
             )
         prepare_strategy(strategy)
+        if stage == "fit":
+            self._frozen_weights.sum_up(self)
         self.inputs.begin(self.trainer)
         if self.trainer.world_size > 1:
             check_same_plugins(gathered(dict(plugin_manager().versions())))
@@ -355,6 +364,8 @@ class RLHFModule(PlainTrainerFiles, ABC):
             "optimizer_options": self._resumed.configured_options,
             "template": None if self.template_record is None else self.template_record.to_dict(),
         }
+        if "state_dict" in checkpoint and not self.is_sharded:
+            self._frozen_weights.leave_out(checkpoint, self, never=frozen_names(self))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the random states for the moment when training goes on, and compares seed and plug-ins.
@@ -378,6 +389,7 @@ class RLHFModule(PlainTrainerFiles, ABC):
             "To train otherwise, name the run's `model` directory as base of a new run.",
         )
         keep_frozen(checkpoint, self)
+        self._frozen_weights.put_back(checkpoint, self)
         self.inputs.resume(checkpoint, self)
         if saved.get("seed", self.seed) != self.seed and self._trainer is not None and self.trainer.training:
             rank_zero_warn(

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_rlhf.modules.base import RLHFModule
 
-__all__ = ["keep_frozen"]
+__all__ = ["frozen_names", "keep_frozen"]
+
+
+def frozen_names(module: "RLHFModule") -> list[str]:
+    """Names of the weights of the frozen models."""
+    frozen = {id(network) for network in module.frozen_networks()}
+    prefixes = tuple(f"{name}." for name, network in module.named_modules() if id(network) in frozen)
+    return [
+        name for name, _ in module.named_parameters(remove_duplicate=False) if prefixes and name.startswith(prefixes)
+    ]
 
 
 def keep_frozen(checkpoint: dict[str, Any], module: "RLHFModule") -> None:

@@ -218,7 +218,7 @@ class PPOModule(RLHFModule):
         self._window_is_empty = False
         self._rollout_metrics: dict[str, float] = {}
         self._check_invariants = False
-        self.train()  # dropout is at zero in every model: the mode says no more than that this is training
+        self.finish_loading()
 
     def _load_models(
         self,

@@ -112,7 +112,7 @@ class RewardModule(RLHFModule):
         self._average_is_centred = False
         """Whether that was the bias of averaged weights, and not of those in training."""
         self._samples: list[Sample] = []
-        self.train()  # dropout is at zero in every model: the mode says no more than that this is training
+        self.finish_loading()
 
     def networks(self) -> Iterable[nn.Module]:
         """Backbone and head."""

@@ -98,7 +98,7 @@ class SFTModule(RLHFModule):
         self.heldout_loss = MeanPerItem()
         self._samples: list[Sample] = []
         self._noise_scale: Tensor | None = None
-        self.train()  # loaded models are in eval mode; here dropout is as the base has it
+        self.finish_loading()
         if neftune_alpha:
             self.model.divides_rows = False  # the noise is made for the batch as it is
             self.model.model.get_input_embeddings().register_forward_hook(self._add_noise)

@@ -172,6 +172,9 @@ class ModelSource(_Configurable, ABC):
     offline: ClassVar[bool] = False
     """It promises to need no network; its contract test holds it to that."""
 
+    reproducible: ClassVar[bool] = False
+    """It promises the same weights in every process: checkpoints of adapters on it leave them out."""
+
     @abstractmethod
     def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         """The model, in fp32 unless its files say otherwise, on the CPU, and its tokenizer."""

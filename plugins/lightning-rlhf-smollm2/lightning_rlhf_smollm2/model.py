@@ -22,6 +22,7 @@ class SmolLM2(ModelSource):
     """
 
     offline = True
+    reproducible = True
 
     def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         """The model, in fp32 on the CPU, and its tokenizer.
