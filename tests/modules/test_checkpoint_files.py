@@ -28,10 +28,10 @@ def flip(path):
 
 
 def test_whatever_writes_a_checkpoint_it_carries_its_checksum(kit, tmp_path):
-    callbacks = [LastCheckpoint(tmp_path / "last"), ModelCheckpoint(tmp_path, filename="best")]
+    callbacks = [LastCheckpoint(tmp_path / "checkpoints"), ModelCheckpoint(tmp_path, filename="best")]
     trainer = kit.fit(kit.sft(), tmp_path, callbacks=callbacks, enable_checkpointing=True)
     trainer.save_checkpoint(tmp_path / "hpc_ckpt_1.ckpt")
-    for name in ("last/last.ckpt", "best.ckpt", "hpc_ckpt_1.ckpt"):
+    for name in ("checkpoints/last.ckpt", "best.ckpt", "hpc_ckpt_1.ckpt"):
         assert has_checksum(tmp_path / name), name
         assert damage(tmp_path / name) is None
 
@@ -80,7 +80,8 @@ def slow(monkeypatch):
 @pytest.mark.parametrize("stage", ["sft", "ppo"])
 def test_a_run_that_writes_in_the_background_leaves_what_one_that_waits_leaves(kit, tmp_path, slow, stage):
     def run(name, **options):
-        callbacks = [LastCheckpoint(tmp_path / name), ModelCheckpoint(tmp_path / name, filename="{step}", save_top_k=1)]
+        folder = tmp_path / name / "checkpoints"
+        callbacks = [LastCheckpoint(folder), ModelCheckpoint(folder, filename="{step}", save_top_k=1)]
         options = {"callbacks": callbacks, "enable_checkpointing": True, "max_epochs": 2, **options}
         return kit.logged(lambda: kit.stage(stage, lr_schedule="constant"), tmp_path / name, **options)
 
@@ -90,26 +91,27 @@ def test_a_run_that_writes_in_the_background_leaves_what_one_that_waits_leaves(k
     _, found = run("does not", plugins=[AsyncCheckpointIO()])
     assert len(disk.paths) >= 4
     assert found == rows
-    expected = {path.name for path in (tmp_path / "waits").iterdir()}
-    assert {path.name for path in (tmp_path / "does not").iterdir()} == expected >= {"last.ckpt"}
-    for name in (name for name in expected if name.endswith(".ckpt")):
-        state, other = (torch.load(tmp_path / each / name, weights_only=True) for each in ("waits", "does not"))
+    expected = {path.name for path in (tmp_path / "waits" / "checkpoints").iterdir()}
+    assert {path.name for path in (tmp_path / "does not" / "checkpoints").iterdir()} == expected >= {"last.ckpt"}
+    for name in expected:
+        folders = (tmp_path / each / "checkpoints" for each in ("waits", "does not"))
+        state, other = (torch.load(folder / name, weights_only=True) for folder in folders)
         assert all(torch.equal(other["state_dict"][key], value) for key, value in state["state_dict"].items())
-    last = tmp_path / "does not" / "last.ckpt"
+    last = tmp_path / "does not" / "checkpoints" / "last.ckpt"
     resumed, _ = run("resumed", max_epochs=3, ckpt_path=last, plugins=[AsyncCheckpointIO()])
     assert all(torch.equal(resumed.state_dict()[key], value) for key, value in longer.state_dict().items())
 
 
 def test_a_disk_that_fails_in_the_background_ends_the_run_and_leaves_the_last_whole_checkpoint(kit, tmp_path, slow):
     disk = slow(fails_at=2)
-    callbacks = [LastCheckpoint(tmp_path)]
+    folder = tmp_path / "checkpoints"
+    callbacks = [LastCheckpoint(folder)]
     options = {"callbacks": callbacks, "enable_checkpointing": True, "plugins": [AsyncCheckpointIO()]}
     with pytest.raises(StorageError, match=r"last\.ckpt must be usable, got: No space left"):
         kit.fit(kit.sft(), tmp_path, max_epochs=3, **options)
     assert len(disk.paths) == 2
-    assert [path.name for path in tmp_path.glob("*.ckpt")] == ["last.ckpt"]
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
-    assert not list(tmp_path.glob(".*"))
+    assert [path.name for path in folder.iterdir()] == ["last.ckpt"]
+    assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 0
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
 
 
