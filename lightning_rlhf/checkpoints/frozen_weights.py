@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import xxhash
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from lightning_rlhf.errors import ModelError
@@ -41,7 +42,7 @@ class FrozenWeights:
     def sum_up(self, module: nn.Module) -> None:
         """Computes the checksums, once; before the weights are sharded, moved or rounded."""
         weights = dict(module.named_parameters(remove_duplicate=False))
-        for name in [name for name in self._origins if name not in self._sums]:
+        for name in [name for name in self._origins if name not in self._sums and not _is_sharded(weights[name])]:
             if self._is_unchanged(name, weights[name]):
                 self._sums[name] = _checksum(weights[name])
             else:
@@ -158,6 +159,10 @@ def _is_same(value: Any, weight: Tensor) -> bool:
     if not isinstance(value, Tensor) or value.shape != weight.shape or value.dtype != weight.dtype:
         return False
     return value.data_ptr() == weight.data_ptr() or torch.equal(value.to(weight.device), weight)
+
+
+def _is_sharded(weight: Tensor) -> bool:
+    return isinstance(weight, DTensor)
 
 
 def _sample(weight: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import IO, Any, ClassVar, Self
 import torch
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -308,7 +308,7 @@ class RLHFModule(PlainTrainerFiles, ABC):
                 f"got {type(strategy).__name__}."
             )
         prepare_strategy(strategy)
-        if stage == "fit":
+        if stage == "fit" or isinstance(strategy, ModelParallelStrategy):  # which shards them soon
             self._frozen_weights.sum_up(self)
         self.inputs.begin(self.trainer)
         if self.trainer.world_size > 1:
