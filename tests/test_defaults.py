@@ -1,7 +1,7 @@
 """The defaults of public arguments: what a config that leaves them out means, today and after the next release.
 
-They stand in defaults.json. One that is meant to change is changed there too, by `python tests/test_defaults.py`, and
-in the changelog.
+They stand in defaults.json, which `python tests/test_defaults.py` writes anew: when one is meant to change, which the
+changelog then says, and when arguments have come.
 """
 
 import importlib
@@ -51,10 +51,10 @@ def defaults():
 
 def test_the_defaults_of_public_arguments_are_those_that_were_promised():
     pinned, found = json.loads(PINNED.read_text(encoding="utf-8")), defaults()
-    assert found.keys() == pinned.keys()
-    for name, arguments in pinned.items():
-        assert found[name] == arguments, name
     assert len(pinned) > 40
+    for name, arguments in pinned.items():
+        now = {argument: found.get(name, {}).get(argument, "gone") for argument in arguments}
+        assert now == arguments, f"{name}: if that is meant, run tests/test_defaults.py and say so in the changelog"
 
 
 if __name__ == "__main__":

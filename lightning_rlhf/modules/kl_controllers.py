@@ -53,7 +53,7 @@ class AdaptiveKL(KLController):
     def update(self, kl_coef: float, *, kl: float, num_sequences: int) -> float:
         """The coefficient after one proportional step.
 
-        >>> AdaptiveKL(target=6.0, horizon=1000).update(0.1, kl=12.0, num_sequences=100)
+        >>> round(AdaptiveKL(target=6.0, horizon=1000).update(0.1, kl=12.0, num_sequences=100), 6)
         0.102
 
         Raises:
