@@ -129,11 +129,11 @@ class TokenizerTemplate(PromptTemplate):
             raise TemplateError("the template `tokenizer` must be bound to a tokenizer before it renders, got none.")
         return self._tokenizer
 
-    def _fail(self, rule: str) -> NoReturn:
-        raise TemplateError(
-            f"the chat template of tokenizer {self._bound().name_or_path!r} must {rule}. Use another template, or mend "
-            "the chat template, for example with {% generation %} markers."
+    def _fail(self, rule: str, advice: str = "") -> NoReturn:
+        advice = advice or (
+            "Use another template, or mend the chat template, for example with {% generation %} markers."
         )
+        raise TemplateError(f"the chat template of tokenizer {self._bound().name_or_path!r} must {rule}. {advice}")
 
     def _rendered(self, messages: Sequence[Message], *, generation: bool = False) -> str:
         try:
@@ -145,7 +145,10 @@ class TokenizerTemplate(PromptTemplate):
             raise
         except Exception as error:  # whatever a template's Jinja code raises
             roles = ", ".join(message.role for message in messages) or "no turn"
-            self._fail(f"render a dialogue with the turns {roles}, got {type(error).__name__}: {error}")
+            self._fail(
+                f"render a dialogue with the turns {roles}, got {type(error).__name__}: {str(error).rstrip('.')}",
+                "Mend the row, use another template, or mend the chat template.",
+            )
 
     def _chat_template(self) -> str:
         template = str(self._bound().get_chat_template())

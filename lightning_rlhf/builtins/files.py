@@ -9,7 +9,7 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -203,9 +203,28 @@ def _parquet_file(stream: IO[bytes], path: Path) -> Any:
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     try:
-        return pq.ParquetFile(stream)
+        file = pq.ParquetFile(stream)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} must be a whole parquet file, got {error}.") from error
+    if (repeated := _repeated_name(file.schema_arrow)) is not None:
+        raise DataError(
+            f"{path} must name each column once, got {shown(repeated)} twice. Rename one of them: of two, one would be "
+            "lost."
+        )
+    return file
+
+
+def _repeated_name(fields: Iterable[Any]) -> str | None:
+    """A name that two columns have, or two fields of one column."""
+    names: set[str] = set()
+    for field in fields:
+        if field.name in names:
+            return str(field.name)
+        names.add(field.name)
+        members = map(field.type.field, range(field.type.num_fields))
+        if (repeated := _repeated_name(members)) is not None:
+            return f"{field.name}.{repeated}"
+    return None
 
 
 def _parquet_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:

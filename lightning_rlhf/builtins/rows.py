@@ -14,14 +14,22 @@ understood.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from lightning_rlhf.builtins.json_text import parsed_json
+from lightning_rlhf.builtins.cells import cell_of_list, cell_of_messages, cell_of_number
 from lightning_rlhf.errors import RecordError, shown
 from lightning_rlhf.records import Demonstration, Message, Prompt, Ranking, Record, Text
 
-__all__ = ["RESERVED_COLUMNS", "ColumnMapping", "RecordKind", "RowReader", "record_from_row"]
+__all__ = ["KINDS", "RESERVED_COLUMNS", "ColumnMapping", "RecordKind", "RowReader", "record_from_row"]
 
 RecordKind = Literal["text", "demonstration", "ranking", "prompt"]
 ColumnMapping = Mapping[str, str | Sequence[str]]
+
+KINDS: dict[type[Record], RecordKind] = {
+    Text: "text",
+    Demonstration: "demonstration",
+    Ranking: "ranking",
+    Prompt: "prompt",
+}
+"""The kind of row that becomes a record of a class."""
 
 RESERVED_COLUMNS = ("messages", "prompts", "response_tokens", "responses", "stopped")
 """Names that the call of a reward function needs for itself."""
@@ -35,27 +43,43 @@ _ROLES = {
     "observation": "tool",
 }
 _LIST_FIELDS = ("messages", "responses", "ranks", "scores")
+_MESSAGE_FIELDS = ("prompt", "response", "completion", "chosen", "rejected")
+"""Fields that hold text or messages."""
+_READERS = {
+    "text": "DemonstrationData",
+    "demonstration": "DemonstrationData",
+    "ranking": "RankingData",
+    "prompt": "PromptData",
+}
 _MISSING = object()
 _MOST_NAMES = 12
 """With more fields than these, a message counts the others."""
 
 
 class RowReader:
-    """Reads the rows of one source, which all have to be of one kind.
+    """Reads the rows of one source, which all have to be of one kind, or of those that are wanted.
 
     Args:
         columns: our field name to the row's: a field, a path into it (`chosen.value`, `conversations.0.value`) or a
             list of these, whose values become a list. A field that is renamed no longer exists under its own name.
         kind: what the rows are; None = read it from their fields.
-        text_cells: fields are strings (csv): list fields hold JSON, gathered ranks and scores hold numbers, and an
-            empty cell of those is unranked.
+        wanted: the kinds that the reader of the rows wants, where `kind` does not say what they are. A row of another
+            one is a bad row of the first of them.
+        text_cells: fields are strings (csv): list fields hold JSON, and so do cells of messages; gathered ranks and
+            scores hold numbers, and an empty cell of those is unranked.
     """
 
     def __init__(
-        self, columns: ColumnMapping | None = None, kind: RecordKind | None = None, *, text_cells: bool = False
+        self,
+        columns: ColumnMapping | None = None,
+        kind: RecordKind | None = None,
+        *,
+        wanted: Sequence[RecordKind] = (),
+        text_cells: bool = False,
     ) -> None:
         self.columns = dict(columns or {})
         self.kind = kind
+        self.wanted = tuple(wanted)
         self.text_cells = text_cells
         self._seen: RecordKind | None = None
 
@@ -69,10 +93,21 @@ class RowReader:
             RecordError: the row breaks a rule, or is of another kind than the rows before it.
         """
         fields = self._fields(row)
+        if self.wanted and self.kind is None:
+            return self._wanted_record(fields)
         kind = self.kind or self._detected(fields)
         record = _BUILDERS[kind](fields)
         self._seen = kind
         return record
+
+    def _wanted_record(self, fields: Mapping[str, Any]) -> Record:
+        kind = _kind(fields)
+        if kind in self.wanted:
+            return _BUILDERS[kind](fields)
+        try:
+            return _BUILDERS[self.wanted[0]](fields)
+        except RecordError as error:
+            raise RecordError(f"{error} {_READERS[kind]} reads {kind} rows.") from None
 
     def _detected(self, fields: Mapping[str, Any]) -> RecordKind:
         kind = _kind(fields)
@@ -98,32 +133,26 @@ class RowReader:
                 fields[field] = self._parsed(field, _value_at(row, field, place))
             else:
                 fields[field] = [self._parsed_item(field, _value_at(row, field, item)) for item in place]
-        for field in _LIST_FIELDS:
+        for field in (*_LIST_FIELDS, *_MESSAGE_FIELDS):
             if field not in self.columns and field in fields:
                 fields[field] = self._parsed(field, fields[field])
         return fields
 
     def _parsed(self, field: str, value: Any) -> Any:
-        """A list field of a text cell, from its JSON."""
-        if not (self.text_cells and field in _LIST_FIELDS and isinstance(value, str)):
+        """What a text cell of a list or of messages holds."""
+        if not (self.text_cells and isinstance(value, str)):
             return value
-        if not value.strip():
-            return None
-        try:
-            return parsed_json(value)
-        except ValueError:
-            raise RecordError(f"field '{field}' must hold a JSON list, got {shown(value)}.") from None
+        if field in _LIST_FIELDS:
+            return cell_of_list(field, value)
+        return cell_of_messages(field, value) if field in _MESSAGE_FIELDS else value
 
     def _parsed_item(self, field: str, value: Any) -> Any:
-        """One rank or score out of a text cell of its own."""
-        if not (self.text_cells and field in ("ranks", "scores") and isinstance(value, str)):
+        """One rank, score or response out of a text cell of its own."""
+        if not (self.text_cells and isinstance(value, str)):
             return value
-        if not value.strip():
-            return None
-        try:
-            return parsed_json(value)
-        except ValueError:
-            raise RecordError(f"the values of '{field}' must be numbers, got {shown(value)}.") from None
+        if field in ("ranks", "scores"):
+            return cell_of_number(field, value)
+        return cell_of_messages(field, value) if field == "responses" else value
 
 
 def record_from_row(row: object, columns: ColumnMapping | None = None, kind: RecordKind | None = None) -> Record:
@@ -184,7 +213,8 @@ def _kind(fields: Mapping[str, Any]) -> RecordKind:
 
 def _field(fields: Mapping[str, Any], kind: RecordKind, name: str) -> Any:
     if not _has(fields, name):
-        raise RecordError(f"a {kind} row must have the field '{name}', got {_names(fields)}.")
+        found = "null" if name in fields else _names(fields)
+        raise RecordError(f"a {kind} row must have the field '{name}', got {found}.")
     return fields[name]
 
 

@@ -4,13 +4,14 @@ A bad row does not end a stream: a `BadRowError` that names its place is yielded
 raises or counts it. A plug-in's `DataSource` may do the same.
 """
 
+import copy
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_rlhf.builtins.files import FileFormat, TextUnit, file_format_of, num_rows, read_rows
-from lightning_rlhf.builtins.rows import RecordKind, RowReader
+from lightning_rlhf.builtins.rows import KINDS, RecordKind, RowReader
 from lightning_rlhf.builtins.splitting import assigned_split, check_fractions
 from lightning_rlhf.errors import BadRowError, ConfigError, DataError, RecordError
 from lightning_rlhf.plugin_system.interfaces import SPLITS, DataSource
@@ -33,7 +34,7 @@ class _Records:
     def with_places(self) -> Iterator[tuple[Any, str, int]]:
         """Records with file and line, for what is found wrong with one only when it is tokenized."""
         source = self._source
-        reader = RowReader(source.columns, source.kind)
+        reader = RowReader(source.columns, source.kind, wanted=source._wanted)
         for origin, number, row, text_cells in source._rows(self._part):
             reader.text_cells = text_cells
             try:
@@ -74,6 +75,13 @@ class _RowSource(DataSource):
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.kind = kind
+        self._wanted: tuple[RecordKind, ...] = ()
+
+    def for_kinds(self, kinds: Sequence[type[Record]]) -> DataSource:
+        """The same rows, read as the kinds that are wanted; `kind` still says what all of them are."""
+        wanting = copy.copy(self)
+        wanting._wanted = tuple(KINDS[kind] for kind in kinds)
+        return wanting
 
     def load(self, split: str) -> Iterable[Record]:
         """The records of one split, with a `BadRowError` in place of each bad row.
@@ -218,15 +226,15 @@ class HubSource(_RowSource):
         self.splits = splits
         self.revision = revision
         self._check_overlap(splits or (), "splits")
-        self._loaded: Mapping[str, Any] | None = None
+        self._loaded: dict[str, Any] = {}
 
     def _datasets(self) -> Mapping[str, Any]:
-        """The hub's splits, read once: they are mapped from disk, not held in memory."""
-        if self._loaded is None:
+        """The hub's splits, read once for all copies: they are mapped from disk, not held in memory."""
+        if not self._loaded:
             import datasets
 
             try:
-                self._loaded = datasets.load_dataset(self.name, self.config, revision=self.revision)
+                self._loaded.update(datasets.load_dataset(self.name, self.config, revision=self.revision))
             except Exception as error:
                 # Whatever goes wrong in there (network, name, access, a script), the user can only mend it outside.
                 raise DataError(

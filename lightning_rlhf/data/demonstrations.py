@@ -41,6 +41,8 @@ class DemonstrationData(RLHFData):
         num_workers: processes that load batches ahead; 0 loads in the main process.
     """
 
+    kinds = DemonstrationRows.reads
+
     def __init__(
         self,
         source: DataSource,

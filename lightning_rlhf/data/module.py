@@ -30,6 +30,7 @@ from lightning_rlhf.data.tokenization import PromptFormatter
 from lightning_rlhf.errors import ConfigError, DataError
 from lightning_rlhf.plugin_system.interfaces import DataSource, PromptTemplate
 from lightning_rlhf.plugin_system.provenance import components_among
+from lightning_rlhf.records import Record
 
 __all__ = ["RLHFData"]
 
@@ -78,7 +79,7 @@ class RLHFData(L.LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Turns validation off for a fit whose source has no validation rows, and says so."""
         trainer = self._trainer
-        if stage != "fit" or not trainer.limit_val_batches or any(True for _ in self.source.load("validation")):
+        if stage != "fit" or not trainer.limit_val_batches or any(True for _ in self.records("validation")):
             return
         # a loader of length zero would have Lightning warn, and log the nan of an empty mean
         rank_zero_info(f"{source_name(self.source)} has no validation rows: this run does not validate.")
@@ -134,6 +135,13 @@ class RLHFData(L.LightningDataModule, ABC):
     def tallies(self) -> dict[str, Tally]:
         """What became of the rows of each split that was read so far: stored, skipped, cut, without an ordered pair."""
         return {name: stored.tally for name, stored in self._stored.items()}
+
+    kinds: ClassVar[tuple[type[Record], ...]]
+    """The kinds of record that this module reads; the source is told."""
+
+    def records(self, split: str) -> Iterable[Record]:
+        """The records of a split as this module reads them."""
+        return self.source.for_kinds(self.kinds).load(split)
 
     @property
     @abstractmethod

@@ -107,6 +107,8 @@ class PromptData(RLHFData):
         num_workers: processes that load batches ahead in validation; 0 loads in the main process.
     """
 
+    kinds = PromptRows.reads
+
     def __init__(
         self,
         source: DataSource,

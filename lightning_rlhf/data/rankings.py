@@ -37,6 +37,8 @@ class RankingData(RLHFData):
         num_workers: processes that load batches ahead; 0 loads in the main process.
     """
 
+    kinds = RankingRows.reads
+
     def __init__(
         self,
         source: DataSource,

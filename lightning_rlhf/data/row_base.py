@@ -81,6 +81,8 @@ class Tokenization:
     """The type of each column as Arrow names it, `[]` for a list of them."""
     count_names: ClassVar[tuple[str, ...]] = ()
     """Integer columns that are summed over an accumulation window and handed out with each batch."""
+    reads: ClassVar[tuple[type[Record], ...]]
+    """The kinds of record, the first of them what the source's rows are meant to be."""
 
     def rows(self, record: Record, tally: Tally) -> Iterator[Row]:
         """The rows of one record.

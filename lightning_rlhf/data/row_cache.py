@@ -121,7 +121,7 @@ def provide_rows(
     @cache
     def key() -> str:
         found = digest()
-        for record, _, _ in placed(source.load(split), ""):
+        for record, _, _ in placed(source.for_kinds(tokenization.reads).load(split), ""):
             found.add_record(record)
         return found.hexdigest()
 

@@ -51,6 +51,7 @@ class DemonstrationRows(Tokenization):
 
     subject: ClassVar[str] = "DemonstrationData"
     kinds: ClassVar[str] = "demonstrations or texts"
+    reads: ClassVar[tuple[type[Record], ...]] = (Demonstration, Text)
     features: ClassVar[Mapping[str, str]] = {
         "input_ids": _IDS,
         "supervised": "bool[]",
@@ -140,6 +141,7 @@ class RankingRows(Tokenization):
 
     subject: ClassVar[str] = "RankingData"
     kinds: ClassVar[str] = "rankings"
+    reads: ClassVar[tuple[type[Record], ...]] = (Ranking,)
     features: ClassVar[Mapping[str, str]] = {
         "prompt_ids": _IDS,
         "responses": "int32[][]",
@@ -246,6 +248,7 @@ class PromptRows(Tokenization):
 
     subject: ClassVar[str] = "prompts"
     kinds: ClassVar[str] = "prompts, demonstrations or rankings"
+    reads: ClassVar[tuple[type[Record], ...]] = (Prompt, Demonstration, Ranking)
     features: ClassVar[Mapping[str, str]] = {
         "prompt_ids": _IDS,
         "text": "string",

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from lightning_rlhf.data.arrow_file import ArrowFile, write_arrow_file
 from lightning_rlhf.data.rows import Row, Tally, Tokenization, greatest_id
-from lightning_rlhf.errors import BadRowError, RecordError
+from lightning_rlhf.errors import BadRowError, RecordError, TemplateError
 from lightning_rlhf.files import clear_storage_errors
 from lightning_rlhf.plugin_system.interfaces import DataSource
 from lightning_rlhf.records import Record
@@ -153,7 +153,7 @@ def tokenized_rows(
         BadRowError: a row breaks a rule.
         DataError: the source cannot be read, or holds another kind of record.
     """
-    records = source.load(split)
+    records = source.for_kinds(tokenization.reads).load(split)
     total = len(records) if isinstance(records, Sized) else None
     bar = tqdm(
         placed(records, f"{source_name(source)}[{split}]"),
@@ -173,7 +173,7 @@ def tokenized_rows(
                 try:
                     # as a list: a row that turns out bad half-way must leave nothing behind
                     made = list(tokenization.rows(record, tally))
-                except RecordError as error:
+                except (RecordError, TemplateError) as error:  # a chat template refuses what it has no place for
                     raise BadRowError(str(error), origin=origin, line=line) from None
             except BadRowError as error:
                 if on_bad_row == "error":

@@ -57,6 +57,17 @@ class DataSource(_Configurable, ABC):
             split: one of train, validation, test.
         """
 
+    def for_kinds(self, kinds: Sequence[type[Record]]) -> "DataSource":
+        """This source for a data module that reads these kinds of record; what is returned is loaded instead of it.
+
+        The source itself, as here, unless a row of it can be read as more than one kind: of a null response the rows
+        of files are bad ones to who reads demonstrations, and prompts to who reads prompts.
+
+        Args:
+            kinds: record classes; the first is what a row that fits none of them should have been.
+        """
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:

@@ -205,6 +205,23 @@ def test_parquet_gives_nested_values_and_knows_its_length(tmp_path):
     assert num_rows(path, "jsonl") is None
 
 
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        ([("prompt", pa.array(["a"])), ("text", pa.array(["b"])), ("prompt", pa.array(["c"]))], "'prompt'"),
+        (
+            [("turn", pa.StructArray.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["role", "role"]))],
+            r"'turn\.role'",
+        ),
+    ],
+)
+def test_a_parquet_file_names_each_column_once(tmp_path, columns, name):
+    names, values = zip(*columns, strict=True)
+    pq.write_table(pa.Table.from_arrays(list(values), names=list(names)), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=f"must name each column once, got {name} twice"):
+        list(read_rows(tmp_path / "a.parquet", "parquet"))
+
+
 def test_half_a_parquet_file_is_an_error(tmp_path):
     pq.write_table(pa.Table.from_pylist([{"a": 1}]), tmp_path / "a.parquet")
     content = (tmp_path / "a.parquet").read_bytes()

@@ -164,6 +164,56 @@ def test_a_dialogue_that_the_user_ended_stays_a_demonstration_among_demonstratio
         reader.record({"messages": SHAREGPT[:1]})
 
 
+ROWS = [
+    {"prompt": "hi", "response": None},
+    {"prompt": "hi", "response": "hello"},
+    {"messages": SHAREGPT[:1]},
+    {"text": "once"},
+    {"prompt": "hi", "chosen": "a", "rejected": "b"},
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "good"),
+    [(("demonstration", "text"), {1, 3}), (("ranking",), {4}), (("prompt", "demonstration", "ranking"), {0, 1, 2, 4})],
+)
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 4, 0, 3, 1]])
+def test_what_a_row_is_does_not_depend_on_the_rows_before_it_where_its_reader_says_what_it_wants(wanted, good, order):
+    reader = RowReader(wanted=wanted)
+    read = set()
+    for place in order:
+        try:
+            reader.record(ROWS[place])
+            read.add(place)
+        except RecordError as error:
+            assert f"a {wanted[0]} row must have the field" in str(error) or "assistant message" in str(error)  # noqa: PT017
+    assert read == good
+
+
+def test_a_row_of_another_kind_says_what_it_lacks_and_who_reads_it():
+    reader = RowReader(wanted=("demonstration", "text"))
+    with pytest.raises(RecordError, match=r"the field 'response', got null\. PromptData reads prompt rows"):
+        reader.record(ROWS[0])
+    with pytest.raises(RecordError, match=r"the field 'response', got the fields .* RankingData reads ranking rows"):
+        reader.record(ROWS[4])
+
+
+def test_what_kind_says_of_the_rows_stands_before_what_is_wanted():
+    assert isinstance(RowReader(kind="prompt", wanted=("demonstration",)).record(ROWS[1]), Prompt)
+
+
+def test_cells_of_text_hold_messages_as_json_and_other_lists_as_text():
+    reader = RowReader(text_cells=True)
+    user, good, bad = ('[{"role": "user", "content": "hi"}]', '[{"from": "gpt", "value": "a"}]', "b")
+    assert reader.record({"prompt": user, "chosen": good, "rejected": bad}) == Ranking((USER,), ("a", "b"), ((0, 1),))
+    sort = {"prompt": "Sort [2, 1] as a JSON list", "response": "[1, 2]"}
+    assert RowReader(text_cells=True).record(sort).messages[1].content == "[1, 2]"
+    as_python_shows = "[{'role': 'user', 'content': 'hi'}]"
+    with pytest.raises(RecordError, match=r"field 'prompt' must hold its messages as JSON.*json\.dumps"):
+        reader.record({"prompt": as_python_shows, "chosen": "a", "rejected": "b"})
+    assert record_from_row({"prompt": user}) == Prompt((Message("user", user),))  # a string of a JSON file is a string
+
+
 def test_cells_of_text_hold_lists_as_json_and_gathered_numbers():
     reader = RowReader({"scores": ["s1", "s2"]}, text_cells=True)
     record = reader.record({"prompt": "hi", "responses": '["a", "[b]"]', "s1": "0.5", "s2": ""})

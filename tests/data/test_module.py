@@ -1,8 +1,11 @@
+import json
+
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from lightning_rlhf.builtins.sources import FileSource
 from lightning_rlhf.data import DemonstrationData, PromptData, RankingData
 from lightning_rlhf.data.rows import Tally
 from lightning_rlhf.data.storage import cache_folder
@@ -362,6 +365,38 @@ def test_a_record_error_of_the_source_itself_is_not_hidden(fakes, module, traine
 
     with pytest.raises(RecordError, match="broken"):
         trainer().fit(module(), datamodule=DemonstrationData(Failing(), fakes.JoinedTemplate()))
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_row_without_its_response_is_a_bad_row_wherever_it_stands(module, trainer, fakes, tmp_path, place):
+    rows = [{"prompt": "hi", "response": "hello"}, {"prompt": "hello", "response": "hi"}]
+    rows.insert(place, {"prompt": "hi", "response": None})
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    data = DemonstrationData(FileSource(str(path)), fakes.JoinedTemplate())
+    with pytest.raises(BadRowError, match=rf"rows\.jsonl:{place + 1}: a demonstration row must have .*got null"):
+        trainer().fit(module(), datamodule=data)
+    data = DemonstrationData(FileSource(str(path)), fakes.JoinedTemplate(), on_bad_row="skip")
+    with pytest.warns(UserWarning, match="2 rows, 1 bad rows skipped"):
+        trainer().fit(module(), datamodule=data)
+
+
+def test_a_row_that_the_template_refuses_is_a_bad_row_with_its_place(module, trainer, fakes, tmp_path):
+    class WithoutSystem(fakes.JoinedTemplate):
+        def render(self, messages):
+            if messages[0].role == "system":
+                raise TemplateError("no place for a system turn.")
+            return super().render(messages)
+
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    path = tmp_path / "rows.jsonl"
+    rows = [{"messages": turns}, {"messages": [{"role": "system", "content": "be kind"}, *turns]}]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(BadRowError, match=r"rows\.jsonl:2: no place for a system turn"):
+        trainer().fit(module(), datamodule=DemonstrationData(FileSource(str(path)), WithoutSystem()))
+    data = DemonstrationData(FileSource(str(path)), WithoutSystem(), on_bad_row="skip")
+    with pytest.warns(UserWarning, match="1 rows, 1 bad rows skipped"):
+        trainer().fit(module(), datamodule=data)
 
 
 @pytest.mark.parametrize("packing", [False, True])

@@ -52,7 +52,7 @@ def training_rows(run: PreparedRun, num_rows: int) -> TrainingRows:
 
 
 def _num_records(run: PreparedRun) -> int | None:
-    records = run.data.source.load("train")
+    records = run.data.records("train")
     if isinstance(records, Sized):
         return len(records)
     end = time.monotonic() + _COUNTING_S
