@@ -1,5 +1,7 @@
 from typing import Literal
 
+import pytest
+
 from lightning_rlhf.cli.explain import Explainer, near, without_wrapping
 
 
@@ -37,6 +39,17 @@ def test_all_types_of_a_union_are_named_with_the_value():
   Given value type: <class 'str'>
   Given value: many"""
     assert EXPLAINER.explain(report) == "trainer.max_epochs must be int or null, got 'many'."
+
+
+@pytest.mark.parametrize(
+    ("option", "rest"), [("sise", "Did you mean size?"), ("colour", "Its options: size.")], ids=["near", "far"]
+)
+def test_an_option_that_a_class_does_not_have_is_answered_with_those_that_it_has(option, rest):
+    report = f"""Parser key "shape":
+  Problem with given class_path '{__name__}.Circle':
+    Option '{option}' is not accepted"""
+    explained = EXPLAINER.explain(report)
+    assert explained.startswith(f"shape: Circle must be given options that it has, got {option!r}. {rest}")
 
 
 def test_an_unknown_class_lists_those_that_are_offered():

@@ -119,6 +119,23 @@ def test_text_is_learned_too_and_its_samples_go_on_from_its_first_words(kit, tmp
     )
 
 
+@pytest.mark.parametrize(("text", "prompt"), [("abcdefgh", 5), ("abc", 2), ("a", 1), ("x" * 100, 16)])
+def test_the_sample_of_a_text_goes_on_after_its_first_half_and_no_more_than_16_tokens(
+    kit, tmp_path, monkeypatch, text, prompt
+):
+    """Beginning and end count as tokens."""
+
+    class One(DataSource):
+        def load(self, split):
+            return [Text(text)]
+
+    module, data = kit.sft(data={"source": One()})
+    prompts = []
+    monkeypatch.setattr(module, "_respond", lambda ids, mask: [prompts.extend(mask.sum(-1).tolist()) or ""] * len(ids))
+    kit.trainer(tmp_path, callbacks=[]).validate(module, data, verbose=False)
+    assert prompts == [prompt]
+
+
 def test_predictions_answer_the_prompts_of_the_test_split(kit, tmp_path):
     module, data = kit.sft()
     rows = [row for batch in kit.trainer(tmp_path).predict(module, data) for row in batch]

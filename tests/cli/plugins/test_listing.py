@@ -79,6 +79,10 @@ def test_the_list_as_text_shows_the_same(four_plugins, capsys):
     assert blocks[0].startswith(
         f"lightning-rlhf {__version__}  active\n  dataset            file             local jsonl"
     )
+    main(["plugins", "list", "--json"])
+    components = json.loads(capsys.readouterr().out)[0]["components"]
+    shown = [tuple(line.split()[:2]) for line in blocks[0].splitlines()[1:]]
+    assert sorted(shown) == sorted((component["kind"], component["name"]) for component in components)
     assert blocks[1:] == [
         f"future 3  incompatible: it requires lightning-rlhf>=99, this is {__version__}",
         "good 1.0  active\n  model              small  a small model",
