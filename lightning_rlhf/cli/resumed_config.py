@@ -16,6 +16,11 @@ CONFIG_IN_CHECKPOINT = "lightning_rlhf_config"
 OF_ONE_CALL = ("ckpt_path", "config", "overwrite", "trainer.default_root_dir", "weights_only")
 """What says how a run is started, not what it does."""
 
+_OF_THE_CALL = tuple(
+    f"trainer.{name}" for name in ("callbacks", "logger", "plugins", "profiler", "strategy", "devices", "num_nodes")
+)
+"""What the run is watched by and where it runs. Each start has its own: a call that leaves them out wants none."""
+
 _METADATA_OF_SHARDED = "meta.pt"
 _COMPONENT = "class_path"
 
@@ -44,7 +49,8 @@ def plain_config(parser: LightningArgumentParser, config: Any) -> dict[str, Any]
 def filled_in(given: Mapping[str, Any], now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any] | None:
     """What a call gives, with what it leaves out as the run has it; None where that is the same as the defaults.
 
-    Lists and components of another class are taken or left whole.
+    Lists and components of another class are taken or left whole. What watches the run and where it runs are the
+    call's alone: callbacks, loggers, plugins, profiler, strategy, devices and nodes.
 
     Args:
         given: the arguments that the call gives, defaults left out.
@@ -76,7 +82,7 @@ def _left_out(given: Mapping[str, Any], now: Mapping[str, Any], before: Mapping[
     found = {}
     for key, value in before.items():
         name = f"{above}.{key}" if above else str(key)
-        if name in OF_ONE_CALL or key not in now or (key not in given and now[key] == value):
+        if name in (*OF_ONE_CALL, *_OF_THE_CALL) or key not in now or (key not in given and now[key] == value):
             continue
         if key not in given:
             found[key] = value

@@ -1,5 +1,6 @@
 """A call that resumes a run says what changes; what it leaves out stays as the run has it."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,20 @@ def test_a_resuming_call_keeps_and_lists_what_it_should(command, capsys):
     assert config["data"]["init_args"]["batch_size"] == 3
     assert config["trainer"]["accelerator"] == "cpu"
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]["slope"] == 0.5
+
+
+def test_what_watches_a_run_and_where_it_runs_is_of_the_call_also_when_its_class_is_gone(command, capsys, monkeypatch):
+    Path("watcher.py").write_text("from lightning.pytorch.callbacks import Callback\n\nclass Watcher(Callback): ...\n")
+    words = ["--trainer.callbacks+=watcher.Watcher", "--trainer.devices=1", "--trainer.profiler=simple"]
+    assert command("fit", "--trainer.default_root_dir=run", *words) == 0
+    Path("watcher.py").unlink()
+    monkeypatch.delitem(sys.modules, "watcher")
+    resume = ["--model=StandInStage", "--data=StandInData", "--trainer.default_root_dir=run", "--ckpt_path=last"]
+    capsys.readouterr()
+    assert command("fit", *resume, "--trainer.max_epochs=2", bare=True) == 0
+    printed = capsys.readouterr().err
+    assert "trainer.callbacks.0.class_path: watcher.Watcher -> (not there)" in printed
+    assert "trainer.devices: 1 -> auto" in printed
+    trainer = yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]
+    assert [trainer[name] for name in ("callbacks", "devices", "profiler")] == [None, "auto", None]
+    assert trainer["accelerator"] == "cpu"
