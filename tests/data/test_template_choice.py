@@ -70,6 +70,14 @@ def test_a_template_that_does_not_keep_its_arguments_is_not_recorded(fakes, capl
     assert "must keep its argument 'name'" in caplog.text
 
 
+def test_an_argument_that_json_cannot_hold_is_said_before_a_model_is_written(fakes, caplog):
+    template = fakes.MarkedTemplate()
+    template.bos = {"<s>"}  # what a record would be made of
+    caplog.set_level("INFO")
+    assert record_of(template) is None
+    assert "must keep its argument 'bos' as an attribute that JSON can hold, got set" in caplog.text
+
+
 def test_the_formatter_records_the_template_before_it_was_bound(fakes, simple_tokenizer):
     class Bindable(fakes.JoinedTemplate):
         def bind(self, tokenizer) -> PromptTemplate:
