@@ -34,6 +34,9 @@ from lightning_rlhf.records import Record
 
 __all__ = ["RLHFData"]
 
+_MANY_LOST = 0.05
+"""Share of a split's records that may be left out as too long without a warning."""
+
 
 class RLHFData(L.LightningDataModule, ABC):
     """Base of the data modules. Rows are tokenized when a loader first asks for them: then the model is there.
@@ -382,4 +385,5 @@ def _report(tally: Tally, label: str, source: DataSource) -> None:
     if tally.num_rows or left_out:
         losses = f"; {tally.losses}" if tally.losses else ""
         line = f"{source_name(source)}, {label}: {', '.join([f'{tally.num_rows} rows', *left_out])}{losses}."
-        (rank_zero_warn if tally.num_skipped else rank_zero_info)(line)
+        many_lost = tally.num_too_long > _MANY_LOST * tally.num_records
+        (rank_zero_warn if tally.num_skipped or many_lost else rank_zero_info)(line)

@@ -31,7 +31,8 @@ def whole_turns(messages: Dialogue, length: Length, room: int, least: int = 1) -
 
     The system message stays. Turns go with the question that they answer, as long as a later question is there; then
     the oldest answers to the last question (tool calls with their results). Where question and answers do not fit, the
-    question may lose the beginning of its text before an answer goes: nobody learns from that.
+    question may lose the beginning of its text before an answer goes, and so may a tool's result at the end: nobody
+    learns from those.
 
     Args:
         messages: the dialogue.
@@ -60,14 +61,19 @@ def whole_turns(messages: Dialogue, length: Length, room: int, least: int = 1) -
             cut = _question_cut(kept, turns[asked - 1], turns[step:], length, room, least)
             if cut is not None:
                 return cut
-    return None
+    if turns[-1].role == "assistant" or len(turns) == asked:
+        return None
+    # a prompt that ends with a tool's result, which nobody learns either
+    with_question, without = [*kept, *turns[:asked], *turns[steps[-1] :]], [*kept, *turns[steps[-1] :]]
+    ends = (last_turn_cut(dialogue, length, room, keep_end=True) for dialogue in (with_question, without))
+    return next((end for end in ends if end is not None), None)
 
 
-def last_turn_cut(messages: Dialogue, length: Length, room: int) -> Dialogue | None:
-    """The dialogue without the end of its last turn's text; None where it does not fit even so."""
+def last_turn_cut(messages: Dialogue, length: Length, room: int, *, keep_end: bool = False) -> Dialogue | None:
+    """The dialogue without the end of its last turn's text, or its beginning; None where it does not fit even so."""
     last = messages[-1]
     return _text_cut(
-        lambda text: [*messages[:-1], Message(last.role, text)], last.content, length, room, 1, keep_end=False
+        lambda text: [*messages[:-1], Message(last.role, text)], last.content, length, room, 1, keep_end=keep_end
     )
 
 

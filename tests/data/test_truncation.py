@@ -38,6 +38,8 @@ def length(messages):
         ("a2 u2 a2", 6, "u2 a2"),
         ("s3 a5 a2", 7, "s3 a2"),
         ("s3 u9 t2", 11, "s3 u3 t2"),
+        ("s3 u2 a2 t9", 14, "s3 u2 a2 t3"),
+        ("s3 u9 a2 t9", 9, "s3 a2 t1"),
     ],
 )
 def test_whole_turns_go_the_oldest_first_and_the_system_turn_stays(whole, room, kept):

@@ -113,7 +113,7 @@ class CutLengths(DataSource):
 
 
 def test_statistics_by_length_count_the_responses_before_they_were_cut(kit, tmp_path):
-    module, data = kit.reward(data={"source": CutLengths(), "max_length": 16})
+    module, data = kit.reward(data={"source": CutLengths(), "max_length": 16, "truncation": "right"})
     metrics = kit.trainer(tmp_path).validate(module, data, verbose=False)[0]
     assert metrics["val/longer_wins"] == 1
     assert metrics["val/accuracy_longer_preferred"] == metrics["val/accuracy"]
