@@ -130,11 +130,12 @@ def test_what_decides_which_weights_are_trained_is_refused_by_name(begun, stage,
         resume(**changed)
 
 
+@pytest.mark.filterwarnings("ignore:the rows of .*, train, are not those")
 @pytest.mark.parametrize(
     ("stage", "changed", "message"),
     [
         ("sft", {"batch_size": 5}, "batch_size over all processes 4 -> 5"),
-        ("sft", {"data": {"max_length": 9}}, "training rows 12 of fingerprint"),
+        ("sft", {"data": {"max_length": 9, "truncation": "right"}}, "training rows 12 of fingerprint"),
         ("ppo", {"temperature": 0.7}, "temperature 1.0 -> 0.7"),
         ("ppo", {"rollout_size": 4, "num_responses_per_prompt": 2}, "num_responses_per_prompt 1 -> 2, rollout_size 8"),
     ],

@@ -30,7 +30,8 @@ class GoodRows(Check):
             unusable = f", {tally.num_skipped} bad ones" if tally.num_skipped else ""
             unusable += f", {tally.num_too_long} too long" if tally.num_too_long else ""
             unusable += f", {tally.num_unordered} without an ordered pair" if tally.num_unordered else ""
-            yield self.failed(f"{source} has no usable row{unusable}", fix if tally.num_skipped else "Check the path.")
+            longer = "Raise max_length, or set --data.truncation right." if tally.num_too_long else "Check the path."
+            yield self.failed(f"{source} has no usable row{unusable}", fix if tally.num_skipped else longer)
         elif tally.num_skipped and data.on_bad_row == "error":
             yield self.failed(f"{tally.num_skipped} bad ones beside the first {num_rows} good ones of {source}", fix)
         elif tally.num_skipped:

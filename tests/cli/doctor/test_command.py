@@ -67,7 +67,10 @@ def test_a_healthy_run_passes_and_leaves_nothing_behind(config, capsys, stage):
 
 
 def test_options_of_fit_and_of_doctor_may_be_mixed(config, capsys):
-    assert main(["doctor", config("sft"), "--rows=3", "--data.max_length", "4", "--rows", "2"]) == 1
+    assert (
+        main(["doctor", config("sft"), "--rows=3", "--data.max_length", "4", "--rows", "2", "--data.truncation=window"])
+        == 1
+    )
     out = capsys.readouterr().out
     assert "the first 2 of file rows.jsonl" in out
     assert "max_length is 4" in out
