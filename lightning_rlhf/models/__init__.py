@@ -20,6 +20,7 @@ from lightning_rlhf.models.saving import (
     save_reward_model,
 )
 from lightning_rlhf.models.scalar_model import LoadedScalarModel, ScalarHead, ScalarModel
+from lightning_rlhf.models.scoring_base import ScoringBase, load_scoring_base
 from lightning_rlhf.models.tokenizers import stop_ids, tokenizers_equal
 from lightning_rlhf.models.transformer_call import enable_gradient_checkpointing, require_packing
 from lightning_rlhf.models.trial import require_trainable_adapters
@@ -35,6 +36,7 @@ __all__ = [
     "RecordedTemplate",
     "ScalarHead",
     "ScalarModel",
+    "ScoringBase",
     "SeparateActorCritic",
     "SharedActorCritic",
     "add_adapter",
@@ -43,6 +45,7 @@ __all__ = [
     "enable_gradient_checkpointing",
     "evaluation_mode",
     "load_base",
+    "load_scoring_base",
     "merged_state_dict",
     "read_recorded_template",
     "require_packing",

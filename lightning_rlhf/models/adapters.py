@@ -36,6 +36,7 @@ __all__ = [
     "adapter_state_dict",
     "add_adapter",
     "base_fingerprint",
+    "headless",
     "load_adapter_state_dict",
     "named_adapter_layers",
     "named_tensors",
@@ -125,7 +126,7 @@ def base_fingerprint(model: PreTrainedModel) -> str:
     if stored is not None:
         return str(stored)
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.base_model.named_parameters()):
+    for name, parameter in sorted((headless(model) or model).named_parameters()):
         flat = parameter.detach().reshape(-1)
         sample = flat[:: max(1, len(flat) // _NUM_SAMPLED)].float().cpu().numpy()
         digest.update(f"{name} {tuple(parameter.shape)}".encode())
@@ -136,6 +137,16 @@ def base_fingerprint(model: PreTrainedModel) -> str:
 def output_layer(model: PreTrainedModel) -> nn.Module | None:
     """What projects to the vocabulary; None for a headless transformer."""
     return cast("nn.Module | None", model.get_output_embeddings())  # type: ignore[no-untyped-call]
+
+
+def headless(model: PreTrainedModel) -> PreTrainedModel | None:
+    """The transformer below a language model's output layer; None where there is none apart from it."""
+    backbone = cast(PreTrainedModel, model.base_model)
+    if backbone is not model:
+        return backbone
+    # some classes, such as Llama 4's, name another attribute than the one that holds it
+    inside = [child for child in model.children() if isinstance(child, PreTrainedModel)]
+    return inside[0] if len(inside) == 1 else None
 
 
 def activate_adapter(model: nn.Module, name: str) -> None:
@@ -200,7 +211,7 @@ def adapter_state_dict(model: PreTrainedModel, name: str) -> dict[str, Tensor]:
 
     The names are those of the model with a head, for a headless backbone as well, so that the files fit both.
     """
-    prefix = "" if model.base_model is not model else f"{model.base_model_prefix}."
+    prefix = "" if headless(model) is not None else f"{model.base_model_prefix}."
     return {
         f"base_model.model.{prefix}{_without_adapter_name(key, name)}": tensor
         for key, tensor in named_tensors(model)

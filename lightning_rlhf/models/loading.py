@@ -28,6 +28,7 @@ from lightning_rlhf.models.merging import separate_shared_tensors, tie_equal_ten
 from lightning_rlhf.models.model_files import HOW_TO_CONVERT, read_adapter_config, read_config, require_safe_adapter
 from lightning_rlhf.models.origin import mark_origin
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_recorded_template
+from lightning_rlhf.models.reward_files import is_reward_model
 from lightning_rlhf.models.tokenizers import end_with_a_token, require_sound
 from lightning_rlhf.plugin_system.interfaces import ModelSource
 
@@ -194,11 +195,11 @@ def _load_component(source: ModelSource) -> LoadedModel:
 
 def _load_pretrained(name: str, *, trust_remote_code: bool) -> PreTrainedModel:
     config = read_config(name, trust_remote_code=trust_remote_code)
-    architectures = getattr(config, "architectures", None)
-    if architectures and all(architecture.endswith("ForSequenceClassification") for architecture in architectures):
+    if is_reward_model(name):
+        kind = next(iter(getattr(config, "architectures", None) or []), config.model_type)
         raise ModelError(
-            f"base must be a causal language model, got {name!r}, a reward model ({architectures[0]}). "
-            "Name the model that it was trained from."
+            f"base must be a causal language model, got {name!r}, a reward model ({kind}). Name the model that it was "
+            "trained from."
         )
     _require_causal(name, config, trust_remote_code=trust_remote_code)
     loaded: Any = AutoModelForCausalLM.from_pretrained(

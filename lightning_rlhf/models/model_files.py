@@ -13,6 +13,7 @@ from lightning_rlhf.errors import ModelError
 
 __all__ = [
     "HOW_TO_CONVERT",
+    "cached_model_file",
     "read_adapter_config",
     "read_config",
     "read_json",
@@ -107,13 +108,23 @@ def read_json(name: str, file: str) -> dict[str, Any]:
     Raises:
         ModelError: the file cannot be read.
     """
+    path = cached_model_file(name, file)
+    return {} if path is None else _parsed(name, path)
+
+
+def cached_model_file(name: str, file: str) -> Path | None:
+    """Where a file of a model directory or hub id lies on this machine; None when there is no such file.
+
+    Raises:
+        ModelError: the directory cannot be read.
+    """
     try:
         path = cached_file(
             name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
         )
     except OSError as error:
         raise ModelError(f"{file} of {name!r} must be readable, got {error}.") from None
-    return {} if path is None else _parsed(name, Path(path))
+    return None if path is None else Path(path)
 
 
 def _parsed(name: str, path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rlhf.checkpoints.run_directory import require_replaceable
@@ -24,7 +24,8 @@ from lightning_rlhf.models.adapters import (
 from lightning_rlhf.models.language_model import LanguageModel
 from lightning_rlhf.models.merging import merged_state_dict, require_savable, whole_model
 from lightning_rlhf.models.recorded_template import METADATA_FILE, RecordedTemplate
-from lightning_rlhf.models.scalar_model import ADAPTER_FOLDER, ScalarModel, sequence_classification_shell
+from lightning_rlhf.models.reward_files import classifier_shell, write_score
+from lightning_rlhf.models.scalar_model import ADAPTER_FOLDER, ScalarModel
 from lightning_rlhf.models.tokenizers import scoring_pad_id, stop_ids
 
 __all__ = [
@@ -89,8 +90,8 @@ def require_savable_reward_model(model: ScalarModel) -> None:
     Raises:
         ModelError: it would fail.
     """
-    tensors = merged_state_dict(model.backbone, shapes_only=True)
-    require_savable(_scoring_model(model.backbone.config, tensors, model.head))
+    scoring = _scoring_model(model, model.backbone.config, shapes_only=True)
+    require_savable(scoring)
 
 
 def save_reward_model(
@@ -101,7 +102,10 @@ def save_reward_model(
     base_name: str | None = None,
     plugins: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a reward model that `AutoModelForSequenceClassification` and `ScalarModel.load` read.
+    """Writes a reward model that `ScalarModel.load` reads, and `AutoModelForSequenceClassification` where it can.
+
+    Of an architecture without such a class the transformer is written for `AutoModel`, and its head in a file beside
+    it.
 
     Its raw score less `score_offset` of config.json is the score. A model that was trained as an adapter is merged, and
     the adapter is kept beside it, so that a value adapter on the same base can start from it.
@@ -129,7 +133,10 @@ def save_reward_model(
     metadata = _metadata(template_record, plugins)
     require_replaceable(Path(path))
     with whole_folder(Path(path)) as folder:
-        _scoring_model(config, merged_state_dict(backbone), model.head).save_pretrained(folder)
+        scoring = _scoring_model(model, config)
+        scoring.save_pretrained(folder)
+        if type(scoring) is type(backbone):
+            write_score(folder, model.head.weight)
         tokenizer.save_pretrained(folder)
         if adapter is not None:
             _save_adapter(backbone, adapter, folder / ADAPTER_FOLDER, base_name)
@@ -141,13 +148,21 @@ def _merged(model: PreTrainedModel, *, shapes_only: bool = False) -> PreTrainedM
     return whole_model(type(model), model.config, merged_state_dict(model, shapes_only=shapes_only))
 
 
-def _scoring_model(config: PreTrainedConfig, backbone: Mapping[str, Tensor], head: nn.Linear) -> PreTrainedModel:
-    shell = sequence_classification_shell(config)
-    tensors = {f"{shell.base_model_prefix}.{key}": tensor for key, tensor in backbone.items()}
-    tensors["score.weight"] = head.weight.detach()
+def _scoring_model(model: ScalarModel, config: PreTrainedConfig, *, shapes_only: bool = False) -> PreTrainedModel:
+    """A model of transformers with the weights: the classifier, or the transformer alone where there is none."""
+    tensors = merged_state_dict(model.backbone, shapes_only=shapes_only)
+    shell = classifier_shell(model.backbone)
+    if shell is None:
+        config = copy.deepcopy(config)
+        config.num_labels = 1
+        return whole_model(type(model.backbone), config, tensors)
+    tensors = {f"{shell.base_model_prefix}.{key}": tensor for key, tensor in tensors.items()}
+    tensors["score.weight"] = model.head.weight.detach()
     if cast(nn.Linear, shell.score).bias is not None:
-        tensors["score.bias"] = torch.zeros_like(head.bias)  # the bias is in score_offset
-    return whole_model(type(shell), shell.config, tensors)
+        tensors["score.bias"] = torch.zeros_like(model.head.bias)  # the bias is in score_offset
+    config = copy.deepcopy(config)
+    config.num_labels = 1
+    return whole_model(type(shell), config, tensors)
 
 
 def _save_adapter(model: PreTrainedModel, name: str, folder: Path, base_name: str | None) -> None:

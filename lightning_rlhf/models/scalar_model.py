@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -11,23 +10,23 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 from lightning_rlhf.batches import SharedPrefixBatch, TokenBatch
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models.activations import fuse_activations
+from lightning_rlhf.models.adapters import headless, output_layer
 from lightning_rlhf.models.dropout import disable_dropout
 from lightning_rlhf.models.loading import LoadedModel, reading, resolve_reward_model, train_every_embedding
 from lightning_rlhf.models.model_files import read_adapter_config, read_config, require_whole_model
 from lightning_rlhf.models.recorded_template import RecordedTemplate, read_metadata, read_recorded_template
+from lightning_rlhf.models.reward_files import (
+    classifier_shell,
+    read_backbone,
+    require_one_label,
+    require_readable,
+)
 from lightning_rlhf.models.row_chunks import in_row_order, row_chunks
 from lightning_rlhf.models.shared_prefix import call_behind, prefix_cache
 from lightning_rlhf.models.tokenizers import end_with_a_token, require_sound
@@ -36,7 +35,7 @@ from lightning_rlhf.models.transformer_call import call_transformer
 if TYPE_CHECKING:  # slow to import, and needed with adapters only
     from peft import LoraConfig
 
-__all__ = ["AdapterFiles", "LoadedScalarModel", "ScalarHead", "ScalarModel", "sequence_classification_shell"]
+__all__ = ["AdapterFiles", "LoadedScalarModel", "ScalarHead", "ScalarModel"]
 
 ADAPTER_FOLDER = "adapter"
 
@@ -109,17 +108,23 @@ class ScalarModel(nn.Module):
             zero_head: start with a head that says 0 everywhere, as value models do.
 
         Raises:
-            ModelError: transformers has no sequence-classification class for the architecture.
+            ModelError: the architecture has no such transformer, or one that could not be loaded again.
         """
-        shell = sequence_classification_shell(loaded.model.config)
-        backbone = cast(PreTrainedModel, loaded.model.base_model)
-        if type(shell.base_model) is not type(backbone):
-            raise ModelError(_unsupported(loaded.model.config))
-        return cls(backbone, ScalarHead(cast(nn.Linear, shell.score).in_features, zero=zero_head, seed=seed))
+        backbone, output = headless(loaded.model), output_layer(loaded.model)
+        if backbone is None or output is None or output_layer(backbone) is not None:
+            raise ModelError(
+                "a reward or value model must be of an architecture with a transformer apart from its output layer, "
+                f"got {loaded.model.config.model_type!r}. Start it from another base."
+            )
+        if classifier_shell(backbone) is None:
+            require_readable(backbone)
+        width = int(cast(nn.Parameter, output.weight).shape[1])
+        return cls(backbone, ScalarHead(width, zero=zero_head, seed=seed))
 
     @staticmethod
     def load(name: str, *, trust_remote_code: bool = False) -> LoadedScalarModel:
-        """Loads a reward model: a directory or hub id in transformers' sequence-classification format with one label.
+        """Loads a reward model: a directory or hub id that `save_reward_model` wrote, or one in transformers'
+        sequence-classification format with one label.
 
         Its head's bias is minus the `score_offset` of its config, if there is one: score = raw score - score_offset.
 
@@ -130,33 +135,18 @@ class ScalarModel(nn.Module):
         with reading(name):
             require_whole_model(name)
             config = read_config(name, trust_remote_code=trust_remote_code)
-            _require_one_label(name, config)
-            shell, info = AutoModelForSequenceClassification.from_pretrained(
-                name,
-                config=config,
-                dtype=torch.float32,
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-                weights_only=True,
-                output_loading_info=True,
-            )
+            require_one_label(name, config)
+            backbone, weight, bias = read_backbone(name, config, trust_remote_code=trust_remote_code)
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
             require_sound(tokenizer, name)
-        missing = sorted(info["missing_keys"])
-        if missing or not isinstance(getattr(shell, "score", None), nn.Linear):
-            raise ModelError(
-                f"reward model {name!r} must hold its head, got no weights for {', '.join(missing) or 'score'}."
-            )
-        head = ScalarHead(shell.score.in_features, zero=True)
+        head = ScalarHead(weight.shape[1], zero=True)
         with torch.no_grad():
-            head.weight.copy_(shell.score.weight)
-            head.bias.fill_(-float(getattr(config, "score_offset", 0.0)))
-            if shell.score.bias is not None:
-                head.bias.add_(shell.score.bias)
-        train_every_embedding(shell)
-        fuse_activations(shell)
-        model = ScalarModel(shell.base_model.eval(), head)
-        end_with_a_token(tokenizer, model.backbone.config)
+            head.weight.copy_(weight)
+            head.bias.fill_(bias - float(getattr(config, "score_offset", 0.0)))
+        train_every_embedding(backbone)
+        fuse_activations(backbone)
+        model = ScalarModel(cast(Any, backbone).eval(), head)
+        end_with_a_token(tokenizer, backbone.config)
         return LoadedScalarModel(model, tokenizer, name, read_recorded_template(name), _read_adapter(name))
 
     @property
@@ -208,41 +198,6 @@ class ScalarModel(nn.Module):
     def shift_scores(self, shift: Tensor | float) -> None:
         """Adds a constant to all scores, through the head's bias."""
         self.head.bias.add_(float(shift))
-
-
-def sequence_classification_shell(config: PreTrainedConfig) -> PreTrainedModel:
-    """The sequence-classification model with one label of an architecture, without memory for its weights.
-
-    Raises:
-        ModelError: transformers has none, or one with another kind of head.
-    """
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise ModelError(_unsupported(config))
-    copied = copy.deepcopy(config)
-    copied.num_labels = 1
-    with torch.device("meta"):
-        shell = cast(type[PreTrainedModel], MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)])(copied)
-    if not isinstance(getattr(shell, "score", None), nn.Linear):
-        raise ModelError(_unsupported(config))
-    return shell
-
-
-def _unsupported(config: PreTrainedConfig) -> str:
-    return (
-        "a reward or value model must be of an architecture that transformers can classify sequences with (a `score` "
-        f"layer on the same backbone), got {config.model_type!r}. Start it from another base."
-    )
-
-
-def _require_one_label(name: str, config: PreTrainedConfig) -> None:
-    architectures = getattr(config, "architectures", None) or ["unknown"]
-    if not architectures[0].endswith("ForSequenceClassification"):
-        raise ModelError(
-            f"a reward model must hold a head, got {name!r}, which is a {architectures[0]} without one. "
-            "Train it with RewardModule, and name its `model` directory."
-        )
-    if config.num_labels != 1:
-        raise ModelError(f"a reward model must have one label, got {name!r} with {config.num_labels}.")
 
 
 def _read_adapter(name: str) -> AdapterFiles | None:

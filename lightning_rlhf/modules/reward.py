@@ -21,11 +21,9 @@ from lightning_rlhf.functional import (
 )
 from lightning_rlhf.models import (
     LoRA,
-    ScalarModel,
     add_adapter,
-    disable_dropout,
     enable_gradient_checkpointing,
-    load_base,
+    load_scoring_base,
     require_savable_reward_model,
     save_reward_model,
 )
@@ -48,7 +46,8 @@ class RewardModule(RLHFModule):
     training the scores are centred: mean 0 over the training split's responses. Data: RankingData.
 
     Args:
-        base: the model to start from: a model component, a directory, a .gguf file or a hub id.
+        base: the model to start from: a model component, a directory, a .gguf file or a hub id. A language model gets a
+            new head; a reward model goes on from its own, with the scores that it gives.
         adapter: LoRA settings, or null to train all weights.
         gradient_checkpointing: recompute activations in the backward pass: less memory, a third more time.
         trust_remote_code: run Python code that comes with the base's directory or hub id.
@@ -91,11 +90,11 @@ class RewardModule(RLHFModule):
         dropout = 0.0 if adapter is None else adapter.dropout
         require(dropout == 0, "dropout of LoRA", "be 0 for a reward model", dropout)
         self.record_arguments()
-        loaded = load_base(base, trust_remote_code=trust_remote_code)
+        loaded = load_scoring_base(base, seed=self.seed, trust_remote_code=trust_remote_code)
         self.tokenizer, self.recorded_template = loaded.tokenizer, loaded.template
-        self.inputs.remember("base", loaded)
-        disable_dropout(loaded.model)
-        self.model = ScalarModel.from_language_model(loaded, seed=self.seed)
+        self.inputs.remember("base", loaded.source)
+        self.model = loaded.model
+        self.head_was_trained = loaded.is_trained
         if adapter is not None:
             self.model.backbone = add_adapter(self.model.backbone, adapter, seed=self.seed)
         if gradient_checkpointing:

@@ -9,13 +9,10 @@ from transformers import (
     AutoTokenizer,
     GPT2ForSequenceClassification,
     LlamaForSequenceClassification,
-    MambaConfig,
-    MambaForCausalLM,
 )
 
 from lightning_rlhf.errors import ModelError
 from lightning_rlhf.models import (
-    LoadedModel,
     LoRA,
     ScalarHead,
     ScalarModel,
@@ -98,11 +95,6 @@ class TestScalars:
         before = scored(model, make_tokens(rows))
         model.shift_scores(-before.mean())
         torch.testing.assert_close(scored(model, make_tokens(rows)).mean(), torch.tensor(0.0), atol=1e-6, rtol=0)
-
-    def test_an_architecture_without_sequence_classification_is_refused(self, make_tokenizer):
-        mamba = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4))
-        with pytest.raises(ModelError, match="'mamba'"):
-            ScalarModel.from_language_model(LoadedModel(mamba, make_tokenizer(), "mamba", None))
 
 
 @pytest.mark.parametrize("adapter", [None, LoRA(rank=4)], ids=["whole", "adapter"])

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from transformers import AutoModelForSequenceClassification
 
 from lightning_rlhf.batches import TokenBatch
+from lightning_rlhf.builtins.templates import ChatMLTemplate
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.models import LoRA, ScalarModel
 from lightning_rlhf.plugin_system.interfaces import DataSource
@@ -207,3 +208,25 @@ def test_a_fit_leaves_the_ranked_responses_of_its_validation_with_their_scores(k
 
 def _user(text):
     return Message("user", text)
+
+
+def test_a_trained_reward_model_goes_on_being_trained_with_head_offset_and_template(kit, tmp_path):
+    template = ChatMLTemplate()
+    module, data = kit.reward(data={"template": template})
+    kit.fit((module, data), tmp_path / "first", max_epochs=2)
+    expected = training_scores(module, data)
+    assert module.model.score_offset
+
+    again, same = kit.reward(base=str(tmp_path / "first" / "model"), learning_rate=0.0)
+    assert again.head_was_trained
+    trainer = kit.fit((again, same), tmp_path / "second")
+    assert isinstance(same.formatter.template, ChatMLTemplate)
+    torch.testing.assert_close(training_scores(again, same), expected, rtol=0, atol=1e-5)
+    rows = [row for batch in trainer.predict(again, same) for row in batch]
+    loaded = ScalarModel.load(str(tmp_path / "second" / "model"))
+    assert loaded.template.class_path.endswith("ChatMLTemplate")
+    assert len(rows) > 2
+
+    learning, same = kit.reward(base=str(tmp_path / "first" / "model"), adapter=LoRA(rank=2))
+    kit.fit((learning, same), tmp_path / "third")
+    assert not torch.allclose(training_scores(learning, same), expected, atol=1e-3)

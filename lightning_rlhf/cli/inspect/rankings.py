@@ -29,7 +29,9 @@ def inspect_ranking(run: PreparedRun, row: Row) -> Inspection:
         "candidates": f"{len(scores)}, ranked {sum(row['candidates'])}",
         "prompt": f"{len(row['prompt_ids'])} tokens",
         "template": type(run.data.formatter.template).__name__,
-        "scores": "of the base with a new head: they mean nothing before training",
+        "scores": "of the reward model that training would go on with"
+        if module.head_was_trained
+        else "of the base with a new head: they mean nothing before training",
     }
     tables = [_overview(run, row, scores), _tokens(run, "prompt", 0, row["prompt_ids"], Kind.PROMPT)]
     for place, (ids, score) in enumerate(zip(row["responses"], scores, strict=True)):
