@@ -1,9 +1,10 @@
 import pytest
 
 from lightning_rlhf.builtins.chat_templates import TokenizerTemplate
+from lightning_rlhf.data.rows import DemonstrationRows, Tally
 from lightning_rlhf.data.tokenization import PromptFormatter
 from lightning_rlhf.errors import TemplateError
-from lightning_rlhf.records import Message
+from lightning_rlhf.records import Demonstration, Message
 
 DIALOGUE = (Message("user", "Hi"), Message("assistant", "Hello!"), Message("user", "Bye"), Message("assistant", "A b"))
 SYSTEM = Message("system", "Be brief.")
@@ -54,6 +55,28 @@ def test_what_is_learned_follows_the_prompt_that_generation_sees(family, formatt
             assert text(formatter, prompt).removeprefix("".join(family.begins)) == rendered.removeprefix(
                 "".join(family.begins)
             )
+
+
+def test_the_last_answer_alone_is_one_row(family, formatter):
+    record = Demonstration(dialogue(family))
+    (row,) = DemonstrationRows(formatter, 999, "last").rows(record, Tally())
+    assert learned(formatter, (row["input_ids"], row["supervised"])) == [f"{family.lead}A b{family.ending}"]
+
+
+def test_a_dialogue_that_is_too_long_keeps_its_last_answers_whole(family, formatter):
+    record, answers = (
+        Demonstration(dialogue(family)),
+        [f"{family.lead}{text}{family.ending}" for text in ("Hello!", "A b")],
+    )
+    longest = max(len(row.ids) for row in formatter.encode_turns(record.messages))
+    tally = Tally()
+    rows = list(DemonstrationRows(formatter, longest - 1).rows(record, tally))
+    runs = [run for row in rows for run in learned(formatter, (row["input_ids"], row["supervised"]))]
+    assert runs == (answers[1:] if family.rows == 1 else answers)
+    assert all(len(row["input_ids"]) < longest for row in rows)
+    assert (tally.num_truncated, tally.num_kept_tokens < tally.num_tokens) == (1, True)
+    if family.system:
+        assert all("Be brief." in text(formatter, row["input_ids"]) for row in rows)
 
 
 def test_a_single_answer_is_one_row_that_ends_at_its_first_stop_token(family, formatter):

@@ -130,7 +130,7 @@ def test_what_decides_which_weights_are_trained_is_refused_by_name(begun, stage,
         resume(**changed)
 
 
-@pytest.mark.filterwarnings("ignore:the rows of .*, train, are not those")
+@pytest.mark.filterwarnings("ignore:the rows of .* are not those")
 @pytest.mark.parametrize(
     ("stage", "changed", "message"),
     [
