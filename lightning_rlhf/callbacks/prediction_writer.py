@@ -71,7 +71,7 @@ class PredictionWriter(BasePredictionWriter):
         if self._part is None:
             return
         known = _row_ids(trainer, batch, batch_indices, batch_idx, dataloader_idx)
-        places = _places(batch, known) if known is not None else None
+        places = _places(batch, known, len(prediction)) if known is not None else None
         if places is None or len(places) != len(prediction):
             turn = batch_idx * trainer.world_size + trainer.global_rank
             places = [(turn, row) for row in range(len(prediction))]
@@ -139,10 +139,11 @@ def _row_ids(
     return batches[batch_idx] if batches is not None else batch_indices or None
 
 
-def _places(batch: Any, row_ids: Sequence[int]) -> list[_Key]:
-    """The place of each prediction: its row, and among several candidates of a row which one."""
+def _places(batch: Any, row_ids: Sequence[int], num_predictions: int) -> list[_Key]:
+    """The place of each prediction: its row, and among several candidates or samples of a row which one."""
     if not hasattr(batch, "candidate_mask"):
-        return [(int(row),) for row in row_ids]
+        number = num_predictions // len(row_ids) if len(row_ids) else 0
+        return [(int(row), sample) for row in row_ids for sample in range(number)]
     numbers = batch.candidate_mask.sum(-1).tolist()
     return [(int(row), which) for row, number in zip(row_ids, numbers, strict=True) for which in range(number)]
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from lightning_rlhf.arguments import require_one_of
-from lightning_rlhf.data.collation import collate_demonstrations, collate_packed
+from lightning_rlhf.data.candidates import CandidateRows
+from lightning_rlhf.data.collation import collate_demonstrations, collate_packed, collate_rankings
 from lightning_rlhf.data.loading import BatchLoader, WindowLoader
 from lightning_rlhf.data.module import RLHFData
 from lightning_rlhf.data.packing import packed
@@ -100,11 +101,24 @@ class DemonstrationData(RLHFData):
         return self._heldout("test")
 
     def predict_dataloader(self) -> BatchLoader:
-        """The demonstrations' prompts, to be answered: of the test, else the validation, else the training split."""
+        """The demonstrations' prompts, to be answered: of the test, else the validation, else the training split.
+
+        To a reward model the demonstrations themselves, to be scored.
+        """
+        truncation: Truncation = "turns" if self.truncation == "window" else self.truncation
 
         def prompts(split: str) -> StoredRows:
-            truncation: Truncation = "turns" if self.truncation == "window" else self.truncation
             return self.stored(split, PromptRows(self.formatter, self.max_length, truncation), label=f"{split} prompts")
+
+        def responses(split: str) -> StoredRows:
+            from lightning_rlhf.builtins.converters import LinearConverter
+
+            rows = CandidateRows(self.formatter, self.max_length, LinearConverter(), truncation=truncation)
+            return self.stored(split, rows, label=f"{split} responses")
+
+        if getattr(self._module, "scores_responses", False):
+            split, rows = self.predicted_split(responses)
+            return self.heldout_loader(rows, collate_rankings, split)
 
         split, rows = self.predicted_split(prompts)
         dataset = PromptDataset(rows, self.batch_size)

@@ -1,8 +1,7 @@
 """Rankings for reward models."""
 
-from dataclasses import replace
-
 from lightning_rlhf.arguments import require_one_of
+from lightning_rlhf.data.candidates import CandidateRows
 from lightning_rlhf.data.collation import collate_rankings
 from lightning_rlhf.data.loading import BatchLoader, WindowLoader
 from lightning_rlhf.data.module import RLHFData
@@ -91,10 +90,14 @@ class RankingData(RLHFData):
         return self._heldout("test")
 
     def predict_dataloader(self) -> BatchLoader:
-        """All candidates, ranked or not, to be scored: of the test, else the validation, else the training split."""
+        """All candidates, ranked or not, to be scored: of the test, else the validation, else the training split.
+
+        Rows of a prompt and one response are scored as well.
+        """
 
         def candidates(split: str) -> StoredRows:
-            return self.stored(split, replace(self.tokenization, keep_all=True), label=f"{split} candidates")
+            rows = CandidateRows(self.formatter, self.max_length, self.converter, truncation=self.truncation)
+            return self.stored(split, rows, label=f"{split} candidates")
 
         split, rows = self.predicted_split(candidates)
         return self.heldout_loader(rows, collate_rankings, split)

@@ -175,7 +175,7 @@ class RankingRows(Tokenization):
         tally.count(len(whole_prompt) + num_learned, len(prompt) + num_kept if kept else 0, num_learned, num_kept)
         if not kept:
             return
-        ranks = np.zeros(len(converted), dtype=np.int64)
+        ranks = np.full(len(converted), -1 if self.keep_all else 0)
         # sums over annotators in another order differ in their last digits: those are ties
         ranks[ranked] = np.unique(-np.round(converted[ranked], 9), return_inverse=True)[1]
         yield {

@@ -97,7 +97,7 @@ class Shortener:
             None where fewer than two responses fit.
         """
         allowed = [place for place, response in enumerate(ids) if response]
-        while len(allowed) > 1:
+        while len(allowed) > (0 if keep_all else 1):
             longest = max(len(ids[place]) for place in allowed)
             kept = self._ranking_prompt(messages, prompt, longest)
             if kept is not None:

@@ -71,6 +71,9 @@ class RLHFModule(PlainTrainerFiles, ABC):
     data: ClassVar[type[RLHFData]]
     """The data module that makes the stage's batches."""
 
+    predict_data: ClassVar[tuple[type[RLHFData], ...]] = ()
+    """Data modules that `predict` takes beside it."""
+
     fixed_arguments: ClassVar[tuple[str, ...]] = ()
     """Arguments beside the adapter's that decide which weights are trained: a run that goes on must keep them."""
 
@@ -299,7 +302,7 @@ class RLHFModule(PlainTrainerFiles, ABC):
             PluginError: the last.
         """
         datamodule, strategy = self.trainer.datamodule, self.trainer.strategy  # type: ignore[attr-defined]
-        if not isinstance(datamodule, self.data):
+        if not isinstance(datamodule, (self.data, *(self.predict_data if stage == "predict" else ()))):
             found = "none" if datamodule is None else f"a {type(datamodule).__name__}"
             raise ConfigError(f"{type(self).__name__} must be run with a {self.data.__name__}, got {found}.")
         if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):

@@ -56,6 +56,7 @@ from lightning_rlhf.rollout import (
     select_rows,
     to_rows,
 )
+from lightning_rlhf.rollout.predictions import numbered_rows
 
 __all__ = ["PPOModule"]
 
@@ -592,8 +593,9 @@ class PPOModule(RLHFModule):
         self._log_heldout("test")
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:
-        """One sampled response to each prompt, with its scores and KL."""
-        return [
+        """K sampled responses to each prompt, with their scores and KL."""
+        evaluation = self._evaluation(batch, greedy=False, num_responses=self.settings.num_responses_per_prompt)
+        rows = (
             {
                 "prompt": sample.prompt,
                 "response": sample.response,
@@ -603,14 +605,15 @@ class PPOModule(RLHFModule):
                 "response_length": sample.length,
                 "stopped": sample.stopped,
             }
-            for sample in self._evaluation(batch, greedy=False).samples
-        ]
+            for sample in evaluation.samples
+        )
+        return numbered_rows(rows, self.settings)
 
     def take_samples(self) -> list[Sample]:
         """The samples of the last validation, once."""
         return self.heldout.take_samples()
 
-    def _evaluation(self, batch: PromptBatch, *, greedy: bool) -> Evaluation:
+    def _evaluation(self, batch: PromptBatch, *, greedy: bool, num_responses: int = 1) -> Evaluation:
         on_cpu = PromptBatch(batch.prompt_ids.cpu(), batch.prompt_mask.cpu(), batch.row_ids.cpu(), batch.details)
         return evaluate_prompts(
             self.actor_critic,
@@ -620,7 +623,9 @@ class PPOModule(RLHFModule):
             self.settings,
             self.rollout_runtime(),
             seed=self.seed,
+            batch_size=len(batch.prompt_ids),
             greedy=greedy,
+            num_responses=num_responses,
         )
 
     def _add_heldout(self, batch: PromptBatch, *, show: bool) -> None:

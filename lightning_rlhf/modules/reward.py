@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from lightning_rlhf.arguments import require, require_at_least, require_one_of
 from lightning_rlhf.batches import RankingBatch
 from lightning_rlhf.callbacks import Sample, averaged_weights
-from lightning_rlhf.data import RankingData
+from lightning_rlhf.data import DemonstrationData, RankingData
 from lightning_rlhf.functional import (
     centering_penalty,
     pairwise_ranking_loss,
@@ -63,6 +63,9 @@ class RewardModule(RLHFModule):
 
     stage: ClassVar[str] = "reward"
     data = RankingData
+    predict_data = (DemonstrationData,)
+    scores_responses: ClassVar[bool] = True
+    """What `predict` gives: scores of the rows' responses, and no responses of its own."""
 
     def __init__(
         self,
@@ -289,7 +292,7 @@ class RewardModule(RLHFModule):
                 {
                     "prompt": formatter.decode(ids[:cut]),
                     "response": formatter.decode_response(ids[cut:]),
-                    "rank": rank,
+                    "rank": rank if rank >= 0 else None,
                     "score": score,
                 }
             )

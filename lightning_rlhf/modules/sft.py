@@ -3,16 +3,17 @@
 import math
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from lightning_rlhf.arguments import require_at_least
+from lightning_rlhf.arguments import require, require_at_least
 from lightning_rlhf.batches import DemonstrationBatch, PromptBatch, TokenBatch
 from lightning_rlhf.callbacks import Sample
-from lightning_rlhf.data import DemonstrationData
+from lightning_rlhf.data import DemonstrationData, PromptData
 from lightning_rlhf.functional import token_cross_entropy
 from lightning_rlhf.models import (
     LanguageModel,
@@ -29,6 +30,8 @@ from lightning_rlhf.modules.generation import generate_greedily, left_padded
 from lightning_rlhf.modules.metrics import MeanPerItem
 from lightning_rlhf.modules.optimization import LRSchedule
 from lightning_rlhf.plugin_system.interfaces import ModelSource
+from lightning_rlhf.rollout import RolloutRuntime, RolloutSettings
+from lightning_rlhf.rollout.predictions import answer_prompts, numbered_rows
 
 __all__ = ["SFTModule"]
 
@@ -53,10 +56,13 @@ class SFTModule(RLHFModule):
         lm_coef: weight of the language-model term over all real tokens, prompts included; 0 = off.
         neftune_alpha: strength of NEFTune's uniform noise on the embeddings while training (Jain et al. 2023); 0 = off.
         max_response_length: tokens at most of the samples that validation shows and `predict` writes.
+        temperature: of the responses that `predict` samples; 0 takes the most probable token.
+        num_responses_per_prompt: responses that `predict` samples for each prompt.
     """
 
     stage: ClassVar[str] = "sft"
     data = DemonstrationData
+    predict_data = (PromptData,)
 
     def __init__(
         self,
@@ -76,12 +82,20 @@ class SFTModule(RLHFModule):
         neftune_alpha: float = 0.0,
         # samples
         max_response_length: int = 64,
+        temperature: float = 0.0,
+        num_responses_per_prompt: int = 1,
     ) -> None:
         super().__init__(
             learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, lr_schedule=lr_schedule
         )
-        require_at_least(0, lm_coef=lm_coef, neftune_alpha=neftune_alpha)
-        require_at_least(1, max_response_length=max_response_length)
+        require_at_least(0, lm_coef=lm_coef, neftune_alpha=neftune_alpha, temperature=temperature)
+        require_at_least(1, max_response_length=max_response_length, num_responses_per_prompt=num_responses_per_prompt)
+        require(
+            num_responses_per_prompt == 1 or temperature > 0,
+            "num_responses_per_prompt",
+            "be 1 with the temperature 0, at which all responses are the same",
+            num_responses_per_prompt,
+        )
         self.record_arguments()
         loaded = load_base(base, trust_remote_code=trust_remote_code)
         self.tokenizer, self.recorded_template = loaded.tokenizer, loaded.template
@@ -95,6 +109,10 @@ class SFTModule(RLHFModule):
         self.lm_coef = lm_coef
         self.neftune_alpha = neftune_alpha
         self.max_response_length = max_response_length
+        self.sampling = RolloutSettings(
+            max_response_length, temperature or 1.0, num_responses_per_prompt=num_responses_per_prompt
+        )
+        self.temperature = temperature
         self.heldout_loss = MeanPerItem()
         self._samples: list[Sample] = []
         self._noise_scale: Tensor | None = None
@@ -137,7 +155,7 @@ class SFTModule(RLHFModule):
             ModelError: it would.
         """
         super().setup(stage)
-        if self.trainer.datamodule.packing and not self.is_sharded:  # type: ignore[attr-defined]
+        if getattr(self.trainer.datamodule, "packing", False) and not self.is_sharded:  # type: ignore[attr-defined]
             require_packing(self.model.model)
 
     # Training
@@ -196,12 +214,18 @@ class SFTModule(RLHFModule):
         self._log_heldout("test")
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:
-        """Greedy responses to prompts."""
-        responses = self._respond(batch.prompt_ids, batch.prompt_mask)
-        return [
-            {"prompt": prompt, "response": response}
-            for prompt, response in zip(batch.details.texts, responses, strict=True)
-        ]
+        """Responses to prompts: greedy ones, or K samples for each at a temperature."""
+        responses = answer_prompts(
+            self.model,
+            batch,
+            self.trainer.datamodule.formatter,  # type: ignore[attr-defined]
+            self.sampling,
+            RolloutRuntime(generation=partial(self.whole_weights, self.model)),
+            seed=self.seed,
+            greedy=not self.temperature,
+        )
+        rows = zip(responses.prompts, responses.responses, strict=True)
+        return numbered_rows(({"prompt": prompt, "response": response} for prompt, response in rows), self.sampling)
 
     def take_samples(self) -> list[Sample]:
         """The samples of the last validation, once."""

@@ -11,8 +11,9 @@ from lightning_rlhf.models import ActorCritic, evaluation_mode
 from lightning_rlhf.rollout.answering import sample_prompts
 from lightning_rlhf.rollout.collection import RolloutSample, rollout_samples
 from lightning_rlhf.rollout.passes import score_tokens
+from lightning_rlhf.rollout.predictions import sample_keys
 from lightning_rlhf.rollout.repetition import distinct_2
-from lightning_rlhf.rollout.responses import describe_responses
+from lightning_rlhf.rollout.responses import describe_responses, repeat_prompts
 from lightning_rlhf.rollout.scoring import ScorePipeline, is_rated
 from lightning_rlhf.rollout.settings import RolloutRuntime, RolloutSettings
 
@@ -39,8 +40,9 @@ def evaluate_prompts(
     seed: int,
     batch_size: int | None = None,
     greedy: bool = False,
+    num_responses: int = 1,
 ) -> Evaluation:
-    """Answers held-out prompts once each and measures the responses.
+    """Answers held-out prompts and measures the responses.
 
     The random numbers are the same at every call, so that two validations differ by the policy alone.
 
@@ -54,13 +56,16 @@ def evaluate_prompts(
         seed: the run's seed.
         batch_size: rows at a time; default: all.
         greedy: the most probable token instead of a sample.
+        num_responses: to each prompt, behind each other.
     """
     size = len(prompts.prompt_ids) if batch_size is None else batch_size
+    keys = sample_keys(prompts, num_responses)
+    prompts = repeat_prompts(prompts, num_responses)
     with evaluation_mode(actor_critic):
         sampled = sample_prompts(
             actor_critic.generation_model,
             prompts,
-            prompts.row_ids.tolist(),
+            keys,
             formatter.stop_ids,
             settings,
             runtime,
