@@ -8,7 +8,8 @@ what to do about it.
     ├── ConfigError             an argument, or a combination of arguments, that cannot work
     ├── RecordError             a record that breaks a rule of its class
     ├── DataError               a source, file or split that cannot be read
-    │   └── BadRowError         one row: names file, line and rule
+    │   ├── BadRowError         one row: names file, line and rule
+    │   └── RecordKindError     records of a kind that another data module reads
     ├── TemplateError           template and tokenizer do not fit together
     ├── ModelError              a model, tokenizer or head that cannot be loaded, saved or used
     ├── ScorerError             a reward function or reward model that returned something unusable
@@ -30,6 +31,7 @@ __all__ = [
     "ModelError",
     "PluginError",
     "RecordError",
+    "RecordKindError",
     "RunDirectoryError",
     "ScorerError",
     "StorageError",
@@ -73,6 +75,10 @@ class BadRowError(DataError):
         self.line = line
         place = origin if line is None else f"{origin}:{line}"
         super().__init__(f"{place}: {rule}" if place else rule)
+
+
+class RecordKindError(DataError):
+    """Records of a kind that another data module reads."""
 
 
 class TemplateError(LightningRLHFError):

@@ -23,10 +23,12 @@ class Message:
     Args:
         role: one of system, user, assistant, tool.
         content: the text of the turn; may be empty.
+        learned: supervised fine-tuning learns the turn, if it is the assistant's.
     """
 
     role: str
     content: str
+    learned: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -62,8 +64,11 @@ class Demonstration:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", _messages(self.messages))
-        if not any(message.role == "assistant" and message.content for message in self.messages):
+        said = [message for message in self.messages if message.role == "assistant" and message.content]
+        if not said:
             raise RecordError("a demonstration must have at least one assistant message that is not empty, got none.")
+        if not any(message.learned for message in said):
+            raise RecordError("a demonstration must have an assistant message to learn, got the weight 0 for all.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +81,14 @@ class Ranking:
         ranks: per annotator K places, 0 = best, equal = tie, None = not ranked. One annotator may be given as a flat
             sequence. None derives one annotator's ranks from `scores`.
         scores: K numbers, higher = better, None = not scored; or None.
+        margin: how far the better one of two responses is above the other; None = not known.
     """
 
     prompt: tuple[Message, ...]
     responses: tuple[str, ...]
     ranks: tuple[tuple[float | None, ...], ...]
     scores: tuple[float | None, ...] | None = None
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt", _messages(self.prompt))
@@ -92,6 +99,9 @@ class Ranking:
             raise RecordError(f"a ranking must have at least two responses, got {len(responses)}.")
         object.__setattr__(self, "responses", responses)
         num_candidates = len(responses)
+        margin = _number("a margin", self.margin)
+        if margin is not None and (margin < 0 or num_candidates != 2):
+            raise RecordError(f"a margin must be 0 or more, between two responses, got {shown(margin)}.")
         if self.scores is not None:
             scores = tuple(_number("a score", score) for score in _sequence("scores", self.scores))
             _require_length("scores", scores, num_candidates)

@@ -3,18 +3,24 @@
 The kind of a row is read from its fields, a null field counting as absent:
 
     ranking         `chosen` and `rejected`, or `responses` with `ranks` or `scores`; and `prompt`
-    demonstration   `prompt` and `response`, or `messages` that end with the assistant
+    demonstration   `prompt` and `response` (or `completion`), or `messages` that end with the assistant
     prompt          `prompt`, or `messages` that end with someone else; all other fields become columns
     text            `text`
 
-Messages are `{role, content}` objects or ShareGPT's `{from, value}`, where human, gpt, function_call and the like are
-understood.
+A field that changes what is to be learned is used or refused by name, and those that nothing reads are counted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from lightning_rlhf.builtins.cells import cell_of_list, cell_of_messages, cell_of_number
+from lightning_rlhf.builtins.messages import (
+    answer_turns,
+    messages_of,
+    prompt_messages,
+    response_text,
+    with_system,
+)
 from lightning_rlhf.errors import RecordError, shown
 from lightning_rlhf.records import Demonstration, Message, Prompt, Ranking, Record, Text
 
@@ -34,14 +40,6 @@ KINDS: dict[type[Record], RecordKind] = {
 RESERVED_COLUMNS = ("messages", "prompts", "response_tokens", "responses", "stopped")
 """Names that the call of a reward function needs for itself."""
 
-_ROLES = {
-    "human": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "function_call": "assistant",
-    "function_response": "tool",
-    "observation": "tool",
-}
 _LIST_FIELDS = ("messages", "responses", "ranks", "scores")
 _MESSAGE_FIELDS = ("prompt", "response", "completion", "chosen", "rejected")
 """Fields that hold text or messages."""
@@ -51,6 +49,8 @@ _READERS = {
     "ranking": "RankingData",
     "prompt": "PromptData",
 }
+_PREFERENCE = ("chosen", "rejected", "margin")
+_RESPONSES = ("response", "completion")
 _MISSING = object()
 _MOST_NAMES = 12
 """With more fields than these, a message counts the others."""
@@ -81,6 +81,8 @@ class RowReader:
         self.kind = kind
         self.wanted = tuple(wanted)
         self.text_cells = text_cells
+        self.unread: dict[str, int] = {}
+        """The fields that became part of no record so far, with the number of rows that have them."""
         self._seen: RecordKind | None = None
 
     def record(self, row: object) -> Record:
@@ -96,16 +98,22 @@ class RowReader:
         if self.wanted and self.kind is None:
             return self._wanted_record(fields)
         kind = self.kind or self._detected(fields)
-        record = _BUILDERS[kind](fields)
+        record = self._built(kind, fields)
         self._seen = kind
+        return record
+
+    def _built(self, kind: RecordKind, fields: Mapping[str, Any]) -> Record:
+        record = _BUILDERS[kind](fields)
+        for name in _unread(kind, fields):
+            self.unread[name] = self.unread.get(name, 0) + 1
         return record
 
     def _wanted_record(self, fields: Mapping[str, Any]) -> Record:
         kind = _kind(fields)
         if kind in self.wanted:
-            return _BUILDERS[kind](fields)
+            return self._built(kind, fields)
         try:
-            return _BUILDERS[self.wanted[0]](fields)
+            return self._built(self.wanted[0], fields)
         except RecordError as error:
             raise RecordError(f"{error} {_READERS[kind]} reads {kind} rows.") from None
 
@@ -133,7 +141,7 @@ class RowReader:
                 fields[field] = self._parsed(field, _value_at(row, field, place))
             else:
                 fields[field] = [self._parsed_item(field, _value_at(row, field, item)) for item in place]
-        for field in (*_LIST_FIELDS, *_MESSAGE_FIELDS):
+        for field in (*_LIST_FIELDS, *_MESSAGE_FIELDS, "margin"):
             if field not in self.columns and field in fields:
                 fields[field] = self._parsed(field, fields[field])
         return fields
@@ -144,6 +152,8 @@ class RowReader:
             return value
         if field in _LIST_FIELDS:
             return cell_of_list(field, value)
+        if field == "margin":
+            return cell_of_number(field, value)
         return cell_of_messages(field, value) if field in _MESSAGE_FIELDS else value
 
     def _parsed_item(self, field: str, value: Any) -> Any:
@@ -195,10 +205,10 @@ def _has(fields: Mapping[str, Any], name: str) -> bool:
 def _kind(fields: Mapping[str, Any]) -> RecordKind:
     if any(_has(fields, name) for name in ("chosen", "rejected", "responses")):
         return "ranking"
-    if _has(fields, "prompt") and _has(fields, "response"):
+    if _has(fields, "prompt") and any(_has(fields, name) for name in _RESPONSES):
         return "demonstration"
     if _has(fields, "messages"):
-        messages = _messages(fields["messages"])
+        messages = messages_of(fields["messages"])
         if messages and messages[-1].role == "assistant":
             return "demonstration"
     if _has(fields, "prompt") or _has(fields, "messages"):
@@ -206,8 +216,8 @@ def _kind(fields: Mapping[str, Any]) -> RecordKind:
     if _has(fields, "text"):
         return "text"
     raise RecordError(
-        "a row must have the fields text; prompt; prompt and response; messages; prompt, chosen and rejected; or "
-        f"prompt, responses and ranks or scores, got {_names(fields)}. Name its fields in `columns`."
+        "a row must have the fields text; prompt; prompt and response (or completion); messages; prompt, chosen and "
+        f"rejected; or prompt, responses and ranks or scores, got {_names(fields)}. Name its fields in `columns`."
     )
 
 
@@ -223,18 +233,25 @@ def _text(fields: Mapping[str, Any]) -> Record:
 
 
 def _demonstration(fields: Mapping[str, Any]) -> Record:
-    if not _has(fields, "response") and _has(fields, "messages"):
-        return Demonstration(_messages(fields["messages"]))
-    prompt = _prompt_messages(_field(fields, "demonstration", "prompt"))
-    response = _response(_field(fields, "demonstration", "response"), prompt)
-    if not response:
+    _refuse_tools(fields)
+    name = next((name for name in _RESPONSES if _has(fields, name)), "response")
+    if not _has(fields, name) and _has(fields, "messages"):
+        return Demonstration(with_system(messages_of(fields["messages"]), fields.get("system")))
+    prompt = prompt_messages(_field(fields, "demonstration", "prompt"))
+    turns = answer_turns(_field(fields, "demonstration", name), prompt)
+    if all(_has(fields, other) for other in _RESPONSES):
+        raise RecordError("a row must have the field 'response' or 'completion', got both. Leave one of them out.")
+    if name == "completion" and fields.get("label") in (False, "False", "false", 0, "0"):
+        raise RecordError("a completion that is to be imitated must not have the label false, got one. Leave it out.")
+    if not turns or not turns[-1].content:
         raise RecordError("the response of a demonstration must not be empty.")
-    return Demonstration((*prompt, Message("assistant", response)))
+    return Demonstration(with_system((*prompt, *turns), fields.get("system")))
 
 
 def _prompt(fields: Mapping[str, Any]) -> Record:
+    _refuse_tools(fields)
     name = "prompt" if _has(fields, "prompt") or not _has(fields, "messages") else "messages"
-    prompt = _prompt_messages(_field(fields, "prompt", name))
+    prompt = prompt_messages(_field(fields, "prompt", name))
     columns = {other: value for other, value in fields.items() if other not in (name, "prompt")}
     for reserved in RESERVED_COLUMNS:
         if columns.get(reserved) is not None:
@@ -243,22 +260,39 @@ def _prompt(fields: Mapping[str, Any]) -> Record:
                 f"Rename it, for example with `columns: {{my_{reserved}: {reserved}}}`."
             )
         columns.pop(reserved, None)
-    return Prompt(prompt, columns)
+    return Prompt(with_system(prompt, fields.get("system")), columns)
 
 
 def _ranking(fields: Mapping[str, Any]) -> Record:
+    _refuse_tools(fields)
     if _has(fields, "responses"):
-        prompt = _prompt_messages(_field(fields, "ranking", "prompt"))
+        prompt = prompt_messages(_field(fields, "ranking", "prompt"))
         candidates = fields["responses"]
         if isinstance(candidates, str | Mapping) or not isinstance(candidates, Sequence):
             raise RecordError(f"responses must be a list, got {shown(candidates)}.")
-        responses = tuple(_response(candidate, prompt) for candidate in candidates)
+        responses = tuple(response_text(candidate, prompt) for candidate in candidates)
         if not _has(fields, "ranks") and not _has(fields, "scores"):
             raise RecordError(f"a ranking row must have the field 'ranks' or 'scores', got {_names(fields)}.")
+        if _has(fields, "margin"):
+            raise RecordError(
+                "a margin must stand beside chosen and rejected, got one beside responses. Say with `scores` how far "
+                "they are apart, or leave it out with `columns: {unused: margin}`."
+            )
+        prompt = with_system(prompt, fields.get("system"))
         return Ranking(prompt, responses, fields.get("ranks"), _scores(fields.get("scores")))  # type: ignore[arg-type]
     chosen, rejected = _field(fields, "ranking", "chosen"), _field(fields, "ranking", "rejected")
-    prompt = _prompt_messages(fields["prompt"]) if _has(fields, "prompt") else _shared_prompt(chosen, rejected, fields)
-    return Ranking(prompt, (_response(chosen, prompt), _response(rejected, prompt)), ((0, 1),))
+    prompt = prompt_messages(fields["prompt"]) if _has(fields, "prompt") else _shared_prompt(chosen, rejected, fields)
+    responses = (response_text(chosen, prompt), response_text(rejected, prompt))
+    return Ranking(with_system(prompt, fields.get("system")), responses, ((0, 1),), margin=fields.get("margin"))
+
+
+def _refuse_tools(fields: Mapping[str, Any]) -> None:
+    tools = fields.get("tools")
+    if tools and not (isinstance(tools, str) and tools.strip() in ("", "[]", "null")):
+        raise RecordError(
+            f"a row must not have the field 'tools', got {shown(tools)}, which no template here renders. Write the "
+            "tools into the system message, or leave them out with `columns: {unused: tools}`."
+        )
 
 
 def _scores(value: Any) -> Any:
@@ -271,54 +305,25 @@ def _scores(value: Any) -> Any:
 def _shared_prompt(chosen: Any, rejected: Any, fields: Mapping[str, Any]) -> tuple[Message, ...]:
     """The prompt of a preference without one: both members are whole dialogues that differ in their last turn."""
     if isinstance(chosen, list | tuple) and isinstance(rejected, list | tuple):
-        first, second = _messages(chosen), _messages(rejected)
+        first, second = messages_of(chosen), messages_of(rejected)
         if len(first) > 1 and first[:-1] == second[:-1]:
-            return _prompt_messages(first[:-1])
+            return prompt_messages(first[:-1])
     raise RecordError(f"a ranking row must have the field 'prompt', got {_names(fields)}.")
 
 
-def _prompt_messages(value: Any) -> tuple[Message, ...]:
-    if not isinstance(value, str | Sequence):
-        raise RecordError(f"a prompt must be a string or a list of messages, got {shown(value)}.")
-    messages = (Message("user", value),) if isinstance(value, str) else _messages(value)
-    if messages and messages[-1].role == "assistant":
-        raise RecordError("a prompt must end before the assistant's turn, got an assistant message at its end.")
-    return messages
-
-
-def _messages(value: Any) -> tuple[Message, ...]:
-    if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
-        raise RecordError(f"messages must be a list of objects with role and content, got {shown(value)}.")
-    if not value:
-        raise RecordError("messages must not be empty.")
-    return tuple(_message(message) for message in value)
-
-
-def _message(value: Any) -> Message:
-    if isinstance(value, Message):
-        return value
-    if isinstance(value, Mapping):
-        for role, content in (("role", "content"), ("from", "value")):
-            if role in value and content in value:
-                name = value[role]
-                return Message(_ROLES.get(name, name) if isinstance(name, str) else name, value[content])
-    raise RecordError(f"a message must be an object with role and content, or from and value, got {shown(value)}.")
-
-
-def _response(value: Any, prompt: tuple[Message, ...]) -> str:
-    """The text of a response: a string, an assistant message, or a dialogue that ends with it."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        value = [value]
-    if not isinstance(value, list | tuple):
-        raise RecordError(f"a response must be a string or an assistant message, got {shown(value)}.")
-    *before, last = _messages(value)
-    if last.role != "assistant":
-        raise RecordError(f"a response must come from the assistant, got a message of role {last.role!r}.")
-    if before and tuple(before) != prompt:
-        raise RecordError("a response given as a dialogue must start with the row's prompt, got other messages.")
-    return last.content
+def _unread(kind: RecordKind, fields: Mapping[str, Any]) -> list[str]:
+    """The fields of a row that are part of no record of its kind; in a prompt's every field is a column."""
+    if kind == "prompt":
+        return []
+    if kind == "text":
+        read = {"text"}
+    elif kind == "ranking":
+        read = {"prompt", "system", *(("responses", "ranks", "scores") if _has(fields, "responses") else _PREFERENCE)}
+    elif any(_has(fields, name) for name in _RESPONSES):
+        read = {"prompt", "system", *_RESPONSES}
+    else:
+        read = {"messages", "system"}
+    return [name for name in fields if name not in read and fields[name] not in (None, "")]
 
 
 def _names(fields: Mapping[str, Any]) -> str:

@@ -27,6 +27,10 @@ class _Records:
         self._source = source
         self._part = part
         self._split = split
+        self.unread_fields: dict[str, int] = {}
+        """Fields that nothing reads, with the number of rows that have them, of the pass that was begun last."""
+        self.nothing_held_out = ""
+        """After a pass: why a fraction of the rows is none of them."""
 
     def __iter__(self) -> Iterator[Record]:
         return (record for record, _, _ in self.with_places())
@@ -35,6 +39,9 @@ class _Records:
         """Records with file and line, for what is found wrong with one only when it is tokenized."""
         source = self._source
         reader = RowReader(source.columns, source.kind, wanted=source._wanted)
+        self.unread_fields.clear()
+        reader.unread = self.unread_fields
+        num_rows = num_held_out = 0
         for origin, number, row, text_cells in source._rows(self._part):
             reader.text_cells = text_cells
             try:
@@ -45,8 +52,19 @@ class _Records:
                 if self._split == self._part:  # no prompt, no hash: a bad row is told of once, where it was read
                     yield BadRowError(str(error), origin=origin, line=number), origin, number
                 continue
+            num_rows += 1
             if source._split_of(record, self._part) == self._split:
+                num_held_out += 1
                 yield record, origin, number
+        if self._split != self._part and num_rows and not num_held_out:
+            self.nothing_held_out = self._told_of(num_rows)
+
+    def _told_of(self, num_rows: int) -> str:
+        name = "val_fraction" if self._split == "validation" else "test_fraction"
+        return (
+            f"{name} {self._source._fractions()[self._split]:g} of {num_rows} rows holds out none: a hash of each "
+            f"prompt decides. Raise {name}, or name a file for the {self._split} split in `path`."
+        )
 
 
 class _SizedRecords(_Records):

@@ -82,8 +82,13 @@ class RLHFData(L.LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Turns validation off for a fit whose source has no validation rows, and says so."""
         trainer = self._trainer
-        if stage != "fit" or not trainer.limit_val_batches or any(True for _ in self.records("validation")):
+        if stage != "fit" or not trainer.limit_val_batches:
             return
+        records = self.records("validation")
+        if any(True for _ in records):
+            return
+        if why := getattr(records, "nothing_held_out", ""):
+            rank_zero_warn(f"{source_name(self.source)}: {why}")
         # a loader of length zero would have Lightning warn, and log the nan of an empty mean
         rank_zero_info(f"{source_name(self.source)} has no validation rows: this run does not validate.")
         self._limit_val_batches, trainer.limit_val_batches = trainer.limit_val_batches, 0

@@ -5,9 +5,10 @@ from lightning_rlhf.data.candidates import CandidateRows
 from lightning_rlhf.data.collation import collate_rankings
 from lightning_rlhf.data.loading import BatchLoader, WindowLoader
 from lightning_rlhf.data.module import RLHFData
-from lightning_rlhf.data.rows import RankingRows
-from lightning_rlhf.data.storage import OnBadRow, StoredRows
+from lightning_rlhf.data.rows import RankingRows, Tally
+from lightning_rlhf.data.storage import OnBadRow, StoredRows, source_name
 from lightning_rlhf.data.truncation import Truncation
+from lightning_rlhf.errors import DataError
 from lightning_rlhf.plugin_system.interfaces import DataSource, PromptTemplate, RankingConverter
 
 __all__ = ["RankingData"]
@@ -75,7 +76,21 @@ class RankingData(RLHFData):
 
     def train_dataloader(self) -> WindowLoader:
         """Shuffled batches with the number of prompts in their accumulation window."""
-        return self.training_loader(self._rows("train"), self.tokenization, collate_rankings)
+        rows = self._rows("train")
+        if (fault := self.margin_fault(rows.tally)) is not None:
+            raise DataError(
+                f"the rows of {source_name(self.source)} must have the margins that are learned, got {fault}"
+            )
+        return self.training_loader(rows, self.tokenization, collate_rankings)
+
+    def margin_fault(self, tally: Tally) -> str | None:
+        """What is wrong, and what to do, where rows have margins of their own that the module would not learn."""
+        if not tally.num_margins or getattr(self._module, "margin_scale", True):
+            return None
+        return (
+            f"{tally.num_margins} with a field 'margin' and a margin_scale of 0. Set --model.margin_scale 1 (and the "
+            "loss pairwise) to learn each row's own margin, or leave the field out with `columns: {unused: margin}`."
+        )
 
     def unshuffled_train_dataloader(self) -> BatchLoader:
         """Every ranking of the training split once: what scores are centred on."""

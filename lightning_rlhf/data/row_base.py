@@ -1,10 +1,10 @@
 """A row, how records become rows, and the count of what became of them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from lightning_rlhf.errors import DataError
+from lightning_rlhf.errors import RecordKindError
 from lightning_rlhf.records import Demonstration, Prompt, Ranking, Record, Text
 
 __all__ = ["Row", "Supervise", "Tally", "Tokenization"]
@@ -50,6 +50,10 @@ class Tally:
     """Rankings without an ordered pair: all candidates tie, or fewer than two are ranked."""
     longest: int = 0
     """Tokens of the longest row: what the model must have positions for."""
+    num_margins: int = 0
+    """Rankings with a margin of their own."""
+    unread_fields: dict[str, int] = field(default_factory=dict)
+    """Fields of rows that nothing reads, and how many rows have them, where the source tells."""
     greatest_id: int = 0
     """Of all tokens: what the model must have embeddings for."""
 
@@ -97,12 +101,12 @@ class Tokenization:
         """How many positions of a model a row takes."""
         return len(row["prompt_ids"]) + max((len(response) for response in row.get("responses", ())), default=0)
 
-    def misfit(self, record: object) -> DataError:
+    def misfit(self, record: object) -> RecordKindError:
         """The error for a kind of record that this does not read."""
         found = type(record).__name__
         reader = next((reader for kind, reader in _READERS.items() if isinstance(record, kind)), None)
         hint = f"{reader} reads those." if reader else "A source yields records of one kind."
-        return DataError(f"{self.subject} must read {self.kinds}, got a record of the class {found}. {hint}")
+        return RecordKindError(f"{self.subject} must read {self.kinds}, got a record of the class {found}. {hint}")
 
     subject: ClassVar[str]
     kinds: ClassVar[str]

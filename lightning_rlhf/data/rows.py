@@ -158,6 +158,7 @@ class RankingRows(Tokenization):
         """One row, or none where there is nothing to compare."""
         if not isinstance(record, Ranking):
             raise self.misfit(record)
+        tally.num_margins += record.margin is not None
         converted = self._converted(record)
         ranked = np.isfinite(converted)
         if not _is_ordered(converted[ranked]):
@@ -183,7 +184,7 @@ class RankingRows(Tokenization):
             "responses": responses,
             "whole_lengths": list(map(len, whole)),
             "ranks": ranks.tolist(),
-            "rewards": np.where(ranked, converted, 0.0).tolist(),
+            "rewards": self._rewards(record, np.where(ranked, converted, 0.0)),
             "targets": np.where(ranked, targets, 0.0).tolist(),
             "candidates": candidates.tolist(),
             "num_prompts": int(ordered),
@@ -202,6 +203,13 @@ class RankingRows(Tokenization):
                 "Mend the converter, or name another."
             )
         return rewards
+
+    @staticmethod
+    def _rewards(record: Ranking, converted: Any) -> Any:
+        """What margins are the differences of: a row's own margin stands before those of its ranks."""
+        if record.margin is None:
+            return converted.tolist()
+        return (np.sign(converted - converted.mean()) * record.margin / 2).tolist()
 
     @staticmethod
     def _targets(record: Ranking, converted: Any, ranked: Any) -> Any:

@@ -154,6 +154,7 @@ def tokenized_rows(
         DataError: the source cannot be read, or holds another kind of record.
     """
     records = source.for_kinds(tokenization.reads).load(split)
+    tally.unread_fields = getattr(records, "unread_fields", {})
     total = len(records) if isinstance(records, Sized) else None
     bar = tqdm(
         placed(records, f"{source_name(source)}[{split}]"),

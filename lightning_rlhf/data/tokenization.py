@@ -134,7 +134,7 @@ class PromptFormatter:
         for end in reversed(self.template.turn_ends(messages)):
             row = self.encode(messages[:end])
             rows.append(Encoded(row.ids, _unlearned(row, rows)))
-        return rows[::-1]
+        return self._without_weight_0(messages, rows[::-1])
 
     def encode_prompt(self, messages: Sequence[Message], *, suffix_only: bool = False) -> list[int]:
         """The ids of what the policy continues.
@@ -225,6 +225,30 @@ class PromptFormatter:
                     for text, control in block.pieces:
                         if control:
                             self._encoder.protect_markers(text)
+
+    def _without_weight_0(self, messages: Sequence[Message], rows: list[Encoded]) -> list[Encoded]:
+        """Rows of a dialogue in which those turns are learned that are to be."""
+        turns = [place for place, message in enumerate(messages) if message.role == "assistant"]
+        learned = [place for place in turns if messages[place].learned]
+        if len(learned) == len(turns):
+            return rows
+        kept = [[False] * len(row.ids) for row in rows]
+        for place in learned:
+            prompt = self.encode_prompt(messages[:place])
+            whole = prompt + self.encode_response(messages[:place], messages[place].content)
+            holding = [number for number, row in enumerate(rows) if row.ids[: len(whole)] == whole]
+            if not holding:
+                raise TemplateError(
+                    f"template {type(self.template).__name__} must write a turn of the history as generation does, for "
+                    f"turns with the weight 0 to be told from it, got another text for turn {place + 1}. Give all "
+                    "turns the weight 1, or use another template."
+                )
+            for number in holding:
+                kept[number][len(prompt) : len(whole)] = [True] * (len(whole) - len(prompt))
+        return [
+            Encoded(row.ids, [flag and keep for flag, keep in zip(row.supervised, keeps, strict=True)])
+            for row, keeps in zip(rows, kept, strict=True)
+        ]
 
     def _missing_prefix(self, ids: Sequence[int]) -> list[int]:
         """What the tokenizer begins a text with, less the part of it that the template wrote."""

@@ -58,7 +58,8 @@ class RewardModule(RLHFModule):
         loss: pairwise (Bradley-Terry over all pairs), plackett_luce (the whole order), regression (squared error to the
             rows' scores, or to the converter's rewards).
         centering_coef: weight of the mean of (r_w + r_l)^2, which keeps scores near zero while training; 0 = off.
-        margin_scale: pairs must differ by this times the difference of the converter's rewards; pairwise only; 0 = off.
+        margin_scale: pairs must differ by this times the row's own margin, else the difference of the converter's
+            rewards; pairwise only; 0 = off.
     """
 
     stage: ClassVar[str] = "reward"

@@ -42,6 +42,17 @@ def test_each_answer_is_learned_once_as_generation_writes_it(family, formatter):
     assert runs == [f"{family.lead}{answer}{family.ending}" for answer in ("Hello!", "A b")]
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_turn_with_the_weight_0_is_read_and_not_learned(family, formatter, place):
+    messages = list(dialogue(family))
+    turns = [number for number, message in enumerate(messages) if message.role == "assistant"]
+    messages[turns[place]] = Message("assistant", messages[turns[place]].content, learned=False)
+    rows = formatter.encode_turns(messages)
+    assert [row.ids for row in rows] == [row.ids for row in formatter.encode_turns(dialogue(family))]
+    runs = [run for row in rows for run in learned(formatter, row)]
+    assert runs == [f"{family.lead}{('A b', 'Hello!')[place]}{family.ending}"]
+
+
 def test_what_is_learned_follows_the_prompt_that_generation_sees(family, formatter):
     messages = dialogue(family)
     rows = [row.ids for row in formatter.encode_turns(messages)]

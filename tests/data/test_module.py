@@ -367,6 +367,24 @@ def test_a_record_error_of_the_source_itself_is_not_hidden(fakes, module, traine
         trainer().fit(module(), datamodule=DemonstrationData(Failing(), fakes.JoinedTemplate()))
 
 
+def test_margins_that_would_not_be_learned_are_refused(module, trainer, fakes):
+    source = fakes.ListSource([Ranking("p", ("a", "b"), (0, 1), margin=1.0), Ranking("q", ("a", "b"), (0, 1))])
+    data, model = RankingData(source, fakes.JoinedTemplate(), converter=Negated()), module()
+    model.margin_scale = 0.0
+    with pytest.raises(DataError, match="got 1 with a field 'margin' and a margin_scale of 0"):
+        trainer().fit(model, datamodule=data)
+    model.margin_scale = 1.0
+    trainer().fit(model, datamodule=data)
+
+
+def test_a_fraction_that_holds_out_no_row_says_so_with_its_numbers(module, trainer, fakes, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "response": "b"}\n' * 12, encoding="utf-8")
+    data = DemonstrationData(FileSource(str(path), val_fraction=0.01), fakes.JoinedTemplate())
+    with pytest.warns(UserWarning, match=r"val_fraction 0\.01 of 12 rows holds out none"):
+        trainer().fit(module(), datamodule=data)
+
+
 @pytest.mark.parametrize("place", [0, 2])
 def test_a_row_without_its_response_is_a_bad_row_wherever_it_stands(module, trainer, fakes, tmp_path, place):
     rows = [{"prompt": "hi", "response": "hello"}, {"prompt": "hello", "response": "hi"}]

@@ -240,6 +240,22 @@ def test_a_rows_scores_are_its_targets_and_the_converters_its_rewards(formatter)
     assert row["targets"] == row["rewards"] == [1.0, -1.0]
 
 
+@pytest.mark.parametrize("max_length", [99, 10])
+def test_a_turn_with_the_weight_0_is_not_learned_whole_or_cut(formatter, max_length):
+    first, second = Message("assistant", "gh", learned=False), Message("assistant", "klmn")
+    record = Demonstration((Message("user", "abcdef"), first, Message("user", "ij"), second))
+    assert learned(only(DemonstrationRows(formatter, max_length), record), formatter) == "klmn</s>"
+    record = Demonstration((Message("user", "abcdef"), second, Message("user", "ij"), first))
+    assert learned(only(DemonstrationRows(formatter, 99), record), formatter) == "klmn</s>"
+
+
+@pytest.mark.parametrize(("ranks", "rewards"), [((0, 1), [0.75, -0.75]), ((1, 0), [-0.75, 0.75])])
+def test_a_rows_own_margin_is_the_difference_of_its_rewards(formatter, ranks, rewards):
+    tally = Tally()
+    row = only(RankingRows(formatter, 99, Linear()), Ranking("p", ("a", "b"), ranks, margin=1.5), tally)
+    assert (row["rewards"], row["ranks"], tally.num_margins) == (rewards, list(ranks), 1)
+
+
 def test_a_ranked_response_without_a_score_is_bad(formatter):
     with pytest.raises(RecordError, match="scores must be there for every ranked response"):
         only(RankingRows(formatter, 99, Linear()), Ranking("p", ("a", "b"), (0, 1), scores=(1.0, None)))

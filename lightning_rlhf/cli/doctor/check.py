@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from lightning_rlhf.cli.doctor.subject import Subject
-from lightning_rlhf.errors import BadRowError, DataError, LightningRLHFError
+from lightning_rlhf.errors import BadRowError, DataError, LightningRLHFError, RecordKindError
 
 __all__ = ["Check", "CheckResult", "Status", "examine"]
 
@@ -87,8 +87,11 @@ def examine(subject: Subject, checks: Iterable[Check]) -> Iterator[CheckResult]:
         try:
             yield from check.results(subject)
         except LightningRLHFError as error:
-            if isinstance(error, DataError) and not isinstance(error, BadRowError):
+            if isinstance(error, DataError) and not isinstance(error, BadRowError | RecordKindError):
                 raise  # a path that does not exist is a mistake in the command, not a finding about what it names
             if str(error) not in told:
                 told.add(str(error))
-                yield check.failed(str(error), "")
+                wrong_kind = isinstance(error, RecordKindError)
+                yield check.failed(
+                    str(error), "Name that data module in --data, or another source." if wrong_kind else ""
+                )

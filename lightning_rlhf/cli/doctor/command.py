@@ -13,7 +13,7 @@ from lightning_rlhf.cli.doctor.heads import RewardHead
 from lightning_rlhf.cli.doctor.memory import Memory
 from lightning_rlhf.cli.doctor.report import print_result, print_rows, shown_rows, summary
 from lightning_rlhf.cli.doctor.responses import StopRate
-from lightning_rlhf.cli.doctor.rows import GoodRows, LabelCoverage, Positions, PretrainingRows, Truncation
+from lightning_rlhf.cli.doctor.rows import Fields, GoodRows, LabelCoverage, Positions, PretrainingRows, Truncation
 from lightning_rlhf.cli.doctor.scores import LengthInRanks, ScoreSpread, StartingScores
 from lightning_rlhf.cli.doctor.step_zero import FrozenReference, KLIsZero, RatioIsOne
 from lightning_rlhf.cli.doctor.subject import Subject
@@ -29,6 +29,7 @@ CHECKS: tuple[Check, ...] = (
     StopTokens(),
     PadToken(),
     GoodRows(),
+    Fields(),
     Vocabulary(),
     OneBOS(),
     TemplateChoice(),

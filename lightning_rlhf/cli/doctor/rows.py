@@ -7,12 +7,13 @@ import numpy as np
 
 from lightning_rlhf.cli.doctor.check import Check, CheckResult
 from lightning_rlhf.cli.doctor.subject import Subject
-from lightning_rlhf.data import PromptData
+from lightning_rlhf.data import PromptData, RankingData
 from lightning_rlhf.data.rows import Tally
 from lightning_rlhf.data.storage import source_name, tokenized_rows
 from lightning_rlhf.modules import PPOModule
+from lightning_rlhf.terminal import visible
 
-__all__ = ["GoodRows", "LabelCoverage", "Positions", "PretrainingRows", "Truncation"]
+__all__ = ["Fields", "GoodRows", "LabelCoverage", "Positions", "PretrainingRows", "Truncation"]
 
 
 class GoodRows(Check):
@@ -31,6 +32,7 @@ class GoodRows(Check):
             unusable += f", {tally.num_too_long} too long" if tally.num_too_long else ""
             unusable += f", {tally.num_unordered} without an ordered pair" if tally.num_unordered else ""
             longer = "Raise max_length, or set --data.truncation right." if tally.num_too_long else "Check the path."
+            fix = f"Mend the rows, or name their fields in `columns`. The first: {tally.first_skipped}"
             yield self.failed(f"{source} has no usable row{unusable}", fix if tally.num_skipped else longer)
         elif tally.num_skipped and data.on_bad_row == "error":
             yield self.failed(f"{tally.num_skipped} bad ones beside the first {num_rows} good ones of {source}", fix)
@@ -38,6 +40,39 @@ class GoodRows(Check):
             yield self.warned(f"{tally.num_skipped} bad ones are skipped beside the first {num_rows} of {source}", fix)
         else:
             yield self.passed(f"the first {num_rows} of {source} are good")
+        yield from self._of_validation(subject, source)
+
+    def _of_validation(self, subject: Subject, source: str) -> Iterator[CheckResult]:
+        tally = Tally()
+        rows = islice(subject.data.stream("validation", tally, on_bad_row="skip"), subject.num_rows)
+        num_rows = sum(1 for _ in rows)
+        if tally.num_skipped and subject.data.on_bad_row == "error":
+            yield self.failed(
+                f"{tally.num_skipped} bad ones beside the first {num_rows} good ones of {source}, validation",
+                f"Mend the row, or set --data.on_bad_row skip. The first: {tally.first_skipped}",
+            )
+        elif not num_rows:
+            records = subject.data.records("validation")
+            if not any(True for _ in records) and (why := getattr(records, "nothing_held_out", "")):
+                yield self.warned(*why.split(". ", 1))
+
+
+class Fields(Check):
+    """Every field of the rows is read by something, a margin among them."""
+
+    name = "fields"
+
+    def results(self, subject: Subject) -> Iterator[CheckResult]:
+        """One for the fields that nothing reads, and one for margins that are not learned by."""
+        data, tally = subject.data, subject.sample.tally
+        if isinstance(data, RankingData) and (fault := data.margin_fault(tally)) is not None:
+            yield self.failed(*fault.split(". ", 1))
+        if tally.unread_fields:
+            names = ", ".join(f"{visible(name)} ({number} rows)" for name, number in tally.unread_fields.items())
+            yield self.warned(
+                f"nothing reads {names}",
+                "Name in `columns` what belongs to a row; the rest is left out of the records.",
+            )
 
 
 class PretrainingRows(Check):

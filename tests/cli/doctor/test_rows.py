@@ -1,6 +1,7 @@
 import pytest
 
-from lightning_rlhf.cli.doctor.rows import GoodRows, LabelCoverage, Positions, PretrainingRows, Truncation
+from lightning_rlhf.builtins.sources import FileSource
+from lightning_rlhf.cli.doctor.rows import Fields, GoodRows, LabelCoverage, Positions, PretrainingRows, Truncation
 from lightning_rlhf.errors import BadRowError
 from lightning_rlhf.records import Demonstration, Message, Ranking
 
@@ -18,6 +19,43 @@ def test_a_split_without_a_usable_row_fails(kit):
     result = kit.only(GoodRows(), kit.subject("reward", data={"source": kit.Records(tied)}))
     assert result.status == "FAIL"
     assert "1 without an ordered pair" in result.finding
+
+
+def test_records_of_another_data_module_fail_with_who_reads_them(kit):
+    result = kit.only(GoodRows(), kit.subject("sft", data={"source": kit.Records(kit.prompts())}))
+    assert result.status == "FAIL"
+    assert "PromptData reads those" in result.finding
+    assert "--data" in result.fix
+
+
+def test_a_bad_row_of_the_validation_split_fails_as_it_would_stop_the_run(kit, tmp_path):
+    good, bad = '{"prompt": "a", "response": "b"}\n', '{"prompt": "a", "response": null}\n'
+    (tmp_path / "a.jsonl").write_text(good, encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text(good + bad, encoding="utf-8")
+    source = FileSource({"train": str(tmp_path / "a.jsonl"), "validation": str(tmp_path / "b.jsonl")})
+    train, validation = kit.results(GoodRows(), kit.subject("sft", data={"source": source}))
+    assert (train.status, validation.status) == ("PASS", "FAIL")
+    assert "b.jsonl:2: a demonstration row must have the field 'response'" in validation.fix
+
+
+def test_a_fraction_that_holds_out_no_row_is_told_of(kit, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "response": "b"}\n' * 12, encoding="utf-8")
+    source = FileSource(str(tmp_path / "a.jsonl"), val_fraction=0.01)
+    _, heldout = kit.results(GoodRows(), kit.subject("sft", data={"source": source}))
+    assert (heldout.status, "of 12 rows holds out none" in heldout.finding) == ("WARN", True)
+
+
+def test_fields_that_nothing_reads_are_listed(kit, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "response": "b", "input": "lost"}\n' * 3, encoding="utf-8")
+    result = kit.only(Fields(), kit.subject("sft", data={"source": FileSource(str(tmp_path / "a.jsonl"))}))
+    assert (result.status, result.finding) == ("WARN", "nothing reads input (3 rows)")
+
+
+@pytest.mark.parametrize(("margin_scale", "statuses"), [(0.0, ["FAIL"]), (1.0, [])])
+def test_margins_that_would_not_be_learned_fail(kit, margin_scale, statuses):
+    source = kit.Records([Ranking("q", ("a", "b"), (0, 1), margin=1.0)])
+    subject = kit.subject("reward", data={"source": source}, margin_scale=margin_scale)
+    assert kit.statuses(Fields(), subject) == statuses
 
 
 def answers(*lengths):
