@@ -25,7 +25,7 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 """What could be imported."""
 _SUFFIXES = (
     *(".bin", ".ckpt", ".gguf", ".pt", ".pth", ".safetensors"),
-    *(".csv", ".gz", ".json", ".jsonl", ".parquet", ".txt", ".yaml", ".yml"),
+    *(".arrow", ".csv", ".gz", ".json", ".jsonl", ".ndjson", ".parquet", ".tsv", ".txt", ".yaml", ".yml"),
 )
 """Of files that are named in configs, there or not."""
 

@@ -9,31 +9,32 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal, get_args
 
-from lightning_rlhf.builtins.json_text import array_members, json_fault, parsed_json
+from lightning_rlhf.builtins.json_text import array_members, begins_array, json_fault, parsed_json
+from lightning_rlhf.builtins.tables import NumberedRow, arrow_rows, num_arrow_rows, num_parquet_rows, parquet_rows
 from lightning_rlhf.errors import DataError, RecordError, shown
 
 __all__ = ["FILE_FORMATS", "FileFormat", "NumberedRow", "TextUnit", "file_format_of", "num_rows", "read_rows"]
 
-FileFormat = Literal["jsonl", "json", "csv", "parquet", "text"]
+FileFormat = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "text"]
 TextUnit = Literal["line", "paragraph"]
-NumberedRow = tuple[int, Any]
-"""1-based line (jsonl, csv, text) or row (json, parquet), and the row or the `RecordError` that stands for it."""
 
-FILE_FORMATS: tuple[FileFormat, ...] = ("jsonl", "json", "csv", "parquet", "text")
+FILE_FORMATS: tuple[FileFormat, ...] = get_args(FileFormat)
 
 _SUFFIXES: dict[str, FileFormat] = {
     ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
     ".json": "json",
     ".csv": "csv",
+    ".tsv": "tsv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
     ".txt": "text",
 }
-_ROWS_PER_BATCH = 256
 _LONGEST_CELL = 2**31 - 1
 
 
@@ -73,13 +74,15 @@ def read_rows(path: Path, file_format: FileFormat, text_unit: TextUnit = "line")
     try:
         with _opened(path) as stream:
             if file_format == "jsonl":
-                rows = _jsonl_rows(stream)
+                rows = _json_rows(stream, path) if _holds_array(stream) else _jsonl_rows(stream)
             elif file_format == "json":
                 rows = _json_rows(stream, path)
-            elif file_format == "csv":
-                rows = _csv_rows(stream, path)
+            elif file_format in ("csv", "tsv"):
+                rows = _csv_rows(stream, path, "\t" if file_format == "tsv" else ",")
             elif file_format == "parquet":
-                rows = _parquet_rows(stream, path)
+                rows = parquet_rows(stream, path)
+            elif file_format == "arrow":
+                rows = arrow_rows(stream, path)
             else:
                 rows = _text_rows(stream, text_unit)
             for row in rows:
@@ -94,11 +97,13 @@ def read_rows(path: Path, file_format: FileFormat, text_unit: TextUnit = "line")
 
 
 def num_rows(path: Path, file_format: FileFormat) -> int | None:
-    """How many rows a file holds, where it says so itself (parquet that is not packed again); else None."""
-    if file_format != "parquet" or path.suffix.lower() == ".gz":
+    """How many rows a file holds, where it says so itself (parquet and arrow that are not packed again); else None."""
+    if file_format not in ("parquet", "arrow") or path.suffix.lower() == ".gz":
         return None
+    if file_format == "arrow":
+        return num_arrow_rows(path)
     with _opened(path) as stream:
-        return int(_parquet_file(stream, path).metadata.num_rows)
+        return num_parquet_rows(stream, path)
 
 
 @contextmanager
@@ -123,6 +128,14 @@ def _decoded(raw: bytes) -> str:
         raise RecordError(f"a row must be UTF-8, got the byte 0x{raw[error.start]:02x} at {error.start}.") from None
 
 
+def _holds_array(stream: IO[bytes]) -> bool:
+    """Whether a file of lines is one JSON array after all, as some programs write it; the stream is rewound."""
+    lines = (line for _, line in _lines(stream) if line.strip())
+    first, second = next(lines, b""), next(lines, b"")
+    stream.seek(0)
+    return begins_array(first.decode("utf-8", "surrogateescape"), alone=not second)
+
+
 def _jsonl_rows(stream: IO[bytes]) -> Iterator[NumberedRow]:
     for number, line in _lines(stream):
         if not line.strip():
@@ -145,17 +158,18 @@ def _json_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
             raise DataError(f"{path} must hold one JSON array of rows, got {type(parsed_json(text)).__name__}.")
         yield from enumerate(array_members(text), start=1)
     except json.JSONDecodeError as error:
-        hint = " A file with one row per line is named .jsonl." if error.msg == "Extra data" else ""
+        lines = error.msg == "Extra data" and ".jsonl" not in path.suffixes
+        hint = " A file with one row per line is named .jsonl." if lines else ""
         fault = f"{error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}"
         raise DataError(f"{path}:{error.lineno}: the file must be JSON, got {fault}.{hint}") from None
     except ValueError as error:
         raise DataError(f"{path}: the file must be JSON, got {json_fault(error)}.") from None
 
 
-def _csv_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
+def _csv_rows(stream: IO[bytes], path: Path, delimiter: str) -> Iterator[NumberedRow]:
     csv.field_size_limit(_LONGEST_CELL)  # a document in a cell is longer than the module's 128 KiB
     # Latin-1 keeps every byte, so that a broken one spoils its own row only; cells are decoded below.
-    reader = csv.reader((line.decode("latin-1") for _, line in _lines(stream)), strict=True)
+    reader = csv.reader((line.decode("latin-1") for _, line in _lines(stream)), strict=True, delimiter=delimiter)
     header: list[str] | None = None
     while True:
         first = reader.line_num + 1
@@ -196,60 +210,6 @@ def _checked_header(cells: list[str], path: Path) -> list[str]:
     if len(set(cells)) != len(cells) or not all(cell.strip() for cell in cells):
         raise DataError(f"the first line of {path} must name each column once, got {shown(cells, 200)}.")
     return cells
-
-
-def _parquet_file(stream: IO[bytes], path: Path) -> Any:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-    try:
-        file = pq.ParquetFile(stream)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} must be a whole parquet file, got {error}.") from error
-    if (repeated := _repeated_name(file.schema_arrow)) is not None:
-        raise DataError(
-            f"{path} must name each column once, got {shown(repeated)} twice. Rename one of them: of two, one would be "
-            "lost."
-        )
-    return file
-
-
-def _repeated_name(fields: Iterable[Any]) -> str | None:
-    """A name that two columns have, or two fields of one column."""
-    names: set[str] = set()
-    for field in fields:
-        if field.name in names:
-            return str(field.name)
-        names.add(field.name)
-        members = map(field.type.field, range(field.type.num_fields))
-        if (repeated := _repeated_name(members)) is not None:
-            return f"{field.name}.{repeated}"
-    return None
-
-
-def _parquet_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
-    import pyarrow as pa
-
-    number = 0
-    file = _parquet_file(stream, path)
-    try:
-        for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH):
-            for row in _python_rows(batch):
-                number += 1
-                yield number, row
-    except pa.ArrowException as error:
-        raise DataError(f"{path} must be a whole parquet file, got {error} after row {number}.") from error
-
-
-def _python_rows(batch: Any) -> list[Any]:
-    """The rows of a batch; one by one where not all of them can be had, so that the others can."""
-    try:
-        rows: list[Any] = batch.to_pylist()
-    except (ValueError, OverflowError, RecursionError):  # text that is not UTF-8, a time that Python does not have
-        if batch.num_rows == 1:
-            return [RecordError("a row must hold values that Python has (text in UTF-8, times up to the year 9999).")]
-        return [row for place in range(batch.num_rows) for row in _python_rows(batch.slice(place, 1))]
-    return rows
 
 
 def _text_rows(stream: IO[bytes], unit: TextUnit) -> Iterator[NumberedRow]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_rlhf.errors import RecordError, shown
 
-__all__ = ["array_members", "json_fault", "parsed_json"]
+__all__ = ["array_members", "begins_array", "json_fault", "parsed_json"]
 
 _NO_CHARACTER = re.compile("[\ud800-\udfff]")
 """What stands for a byte that is not UTF-8 in a text that was decoded with `surrogateescape`."""
@@ -16,6 +16,7 @@ _DEEPEST = 100
 _TOO_DEEP = f"more than {_DEEPEST} brackets in each other"
 _FORM = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]|[^\s,:"\[\]{}]+')
 """Strings, brackets, and what else stands between white space, commas and colons."""
+_ARRAY_OF_OBJECTS = re.compile(r"\s*\[\s*(\{|$)")
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -34,6 +35,29 @@ def json_fault(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg[:1].lower()}{error.msg[1:]} at character {error.pos + 1}"
     return str(error)
+
+
+def begins_array(line: str, *, alone: bool) -> bool:
+    """Whether the first line of a file begins an array of rows, and is no row that happens to be a list.
+
+    >>> begins_array('[{"a": 1},', alone=False), begins_array('[{"a": 1}]', alone=False)
+    (True, False)
+
+    Args:
+        line: the first that is not blank.
+        alone: it is the only one.
+    """
+    if _ARRAY_OF_OBJECTS.match(line) is None:
+        return False
+    if alone:
+        return True
+    try:
+        parsed_json(line)
+    except json.JSONDecodeError:
+        return True
+    except ValueError:  # whole, and at fault for another reason
+        return False
+    return False
 
 
 def array_members(text: str) -> Iterator[Any]:

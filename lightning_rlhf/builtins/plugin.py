@@ -18,7 +18,7 @@ _PACKAGE = "lightning_rlhf.builtins"
 def rlhf_datasets() -> list[Component]:
     """Files and the hub."""
     return [
-        Component("file", f"{_PACKAGE}.sources:FileSource", "local jsonl, json, csv or parquet files, plain or .gz"),
+        Component("file", f"{_PACKAGE}.sources:FileSource", "local jsonl, json, csv, tsv, parquet, arrow or txt files"),
         Component("hub", f"{_PACKAGE}.sources:HubSource", "a dataset of the Hugging Face hub"),
     ]
 

@@ -7,10 +7,10 @@ raises or counts it. A plug-in's `DataSource` may do the same.
 import copy
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning_rlhf.builtins.files import FileFormat, TextUnit, file_format_of, num_rows, read_rows
+from lightning_rlhf.builtins.paths import files_of, local_path, names_one_file, path_list, splits_of
 from lightning_rlhf.builtins.rows import KINDS, RecordKind, RowReader
 from lightning_rlhf.builtins.splitting import assigned_split, check_fractions
 from lightning_rlhf.errors import BadRowError, ConfigError, DataError, RecordError
@@ -150,17 +150,20 @@ class _RowSource(DataSource):
 
 
 class FileSource(_RowSource):
-    """Rows of local files: jsonl, json (one array), csv, parquet or txt, plain or packed with gzip.
+    """Rows of local files: jsonl, json (one array), csv, tsv, parquet, arrow or txt, plain or packed with gzip.
+
+    A line of a text file is a text, or a prompt where prompts are read.
 
     Args:
-        path: a file, a list of files that are read one after the other, or files per split
-            (`{train: a.jsonl, validation: b.jsonl}`).
+        path: a file, a pattern (`data/*.jsonl.gz`), a folder of shards or of a dataset that `save_to_disk` wrote; a
+            list of these, read one after the other; or these per split (`{train: a.jsonl, validation: b.jsonl}`). A
+            folder whose files begin with the names of splits, or whose dataset has splits, holds those splits.
         columns: the file's names for our fields, such as `{prompt: question, response: answer}`. A value may be a path
             into a field (`chosen.value`, `conversations.0.value`) or a list (`responses: [response1, response2]`).
         val_fraction: share of the prompts to hold out for validation, chosen by a hash of the prompt.
         test_fraction: share of the prompts to hold out for testing.
         kind: what a row is: text, demonstration, ranking or prompt; null reads it from the row's fields.
-        file_format: jsonl, json, csv, parquet or text; null reads it from the file's name.
+        file_format: jsonl, json, csv, tsv, parquet, arrow or text; null reads it from the file's name.
         text_unit: what is one row of a text file: a line, or a paragraph, which ends at a blank line.
     """
 
@@ -181,33 +184,51 @@ class FileSource(_RowSource):
         self.file_format = file_format
         self.text_unit = text_unit
         by_split = path if isinstance(path, dict) else {"train": path}
-        self._files = {split: _path_list(files) for split, files in by_split.items()}
-        self._check_overlap(self._files, "path")
-        for file in (file for files in self._files.values() for file in files):
+        self._paths = {split: path_list(paths) for split, paths in by_split.items()}
+        self._check_overlap(self._paths, "path")
+        for file in filter(names_one_file, (file for paths in self._paths.values() for file in paths)):
             self._format(file)
 
     def _format(self, file: str) -> FileFormat:
         return self.file_format or file_format_of(file)
 
+    def _recognised(self, file: str) -> str | None:
+        try:
+            return self._format(file)
+        except DataError:
+            return None
+
+    def _files(self, part: str) -> list[str]:
+        """The files of a part; none: it has none."""
+        if isinstance(self.path, str):  # it may name splits itself; one that is cut out of train is not read
+            return splits_of(self.path, self._recognised).get(part, [])
+        return files_of(self._paths.get(part, ()), self._recognised)
+
     def _has(self, part: str) -> bool:
-        for file in self._files.get(part, ()):
-            path = _local(file)
-            if path.is_dir():
-                raise DataError(f"a data file must be a file, got the directory {file!r}. Name the files in it.")
-            if not path.exists():
-                raise DataError(f"a data file must exist, got {file!r}, looked for in {Path.cwd()}.")
-            if path.stat().st_size == 0:
+        files = self._files(part)
+        for file in files:
+            self._format(file)
+            if local_path(file).stat().st_size == 0:
                 raise DataError(f"{file} must hold at least one row, got an empty file.")
-        return part in self._files
+        return bool(files)
 
     def _rows(self, part: str) -> Iterator[tuple[str, int, Any, bool]]:
-        for file in self._files[part]:
+        for file in self._files(part):
             file_format = self._format(file)
-            for number, row in read_rows(_local(file), file_format, self.text_unit):
-                yield file, number, row, file_format == "csv"
+            for number, row in read_rows(local_path(file), file_format, self.text_unit):
+                if file_format == "text" and self._reads_prompts and isinstance(row, dict):
+                    row = {"prompt": row["text"]}
+                yield file, number, row, file_format in ("csv", "tsv")
+
+    @property
+    def _reads_prompts(self) -> bool:
+        """Whether a text by itself is a prompt: no column is made of it, and who reads the rows takes no texts."""
+        if "text" in self.columns.values():
+            return False
+        return self.kind == "prompt" or (self.kind is None and "prompt" in self._wanted and "text" not in self._wanted)
 
     def _num_rows(self, part: str) -> int | None:
-        counts = [num_rows(_local(file), self._format(file)) for file in self._files[part]]
+        counts = [num_rows(local_path(file), self._format(file)) for file in self._files(part)]
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None
 
@@ -282,14 +303,3 @@ class HubSource(_RowSource):
 
     def _num_rows(self, part: str) -> int | None:
         return len(self._datasets()[self._hub_split(part)])
-
-
-def _path_list(files: str | list[str]) -> list[str]:
-    paths = [files] if isinstance(files, str) else list(files)
-    if not paths or not all(isinstance(file, str) and file for file in paths):
-        raise ConfigError(f"path must name at least one file, got {files!r}.")
-    return paths
-
-
-def _local(file: str) -> Path:
-    return Path(file).expanduser()

@@ -17,7 +17,16 @@ def rows_of(path, content, file_format, **options):
 
 @pytest.mark.parametrize(
     ("name", "file_format"),
-    [("a.jsonl", "jsonl"), ("a.b.JSON.gz", "json"), ("x/a.csv", "csv"), ("a.parquet.gz", "parquet"), ("a.txt", "text")],
+    [
+        ("a.jsonl", "jsonl"),
+        ("a.ndjson.gz", "jsonl"),
+        ("a.b.JSON.gz", "json"),
+        ("x/a.csv", "csv"),
+        ("a.tsv", "tsv"),
+        ("a.parquet.gz", "parquet"),
+        ("data-00000-of-00001.arrow", "arrow"),
+        ("a.txt", "text"),
+    ],
 )
 def test_the_suffix_names_the_format(name, file_format):
     assert file_format_of(name) == file_format
@@ -25,7 +34,7 @@ def test_the_suffix_names_the_format(name, file_format):
 
 @pytest.mark.parametrize("name", ["a", "a.gz", "a.jsonl.zip", "a.xlsx", ".jsonl"])
 def test_an_unknown_suffix_is_refused_with_those_known(name):
-    with pytest.raises(DataError, match=r"one of \.jsonl, \.json, \.csv, \.parquet, \.txt"):
+    with pytest.raises(DataError, match=r"one of \.jsonl, \.ndjson, \.json, \.csv, \.tsv, \.parquet, \.arrow, \.txt"):
         file_format_of(name)
 
 
@@ -239,3 +248,54 @@ def test_text_is_read_by_line_or_by_paragraph(tmp_path):
     assert blocks[1][0] == 5
     assert isinstance(blocks[1][1], RecordError)
     assert blocks[2] == (8, {"text": "four"})
+
+
+def arrow_file(path, rows, opener, size=2):
+    table = pa.Table.from_pylist(rows)
+    with opener(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=size)
+    return path
+
+
+@pytest.mark.parametrize("opener", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_arrow_is_read_as_stream_and_as_file_plain_and_packed(tmp_path, opener):
+    rows = [{"prompt": str(number), "turns": [{"role": "user"}]} for number in range(600)]
+    path = arrow_file(tmp_path / "a.arrow", rows, opener, size=500)
+    assert list(read_rows(path, "arrow")) == list(enumerate(rows, start=1))
+    assert num_rows(path, "arrow") == 600
+    assert [row for _, row in rows_of(tmp_path / "b.arrow.gz", gzip.compress(path.read_bytes()), "arrow")] == rows
+    assert num_rows(tmp_path / "b.arrow.gz", "arrow") is None
+
+
+@pytest.mark.parametrize("opener", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_half_an_arrow_file_is_an_error(tmp_path, opener):
+    content = arrow_file(tmp_path / "a.arrow", [{"a": str(number)} for number in range(50)], opener).read_bytes()
+    with pytest.raises(DataError, match="whole Arrow file"):
+        rows_of(tmp_path / "a.arrow", content[: len(content) // 2], "arrow")
+    assert num_rows(tmp_path / "a.arrow", "arrow") is None
+
+
+def test_tsv_cells_end_at_tabs_only(tmp_path):
+    rows = rows_of(tmp_path / "a.tsv", b'prompt\tlevel\nhi, you\t"1\t2"\nonly one cell\n', "tsv")
+    assert rows[0] == (2, {"prompt": "hi, you", "level": "1\t2"})
+    assert "must have 2 cells" in str(rows[1][1])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"a": "é"}, {"a": NaN}, {"a": 3}]',
+        '\ufeff\n[\n  {"a": "é"},\n  {"a": NaN},\n  {"a": 3}\n]\n',
+        '[{"a": "é"},\n{"a": NaN},\n{"a": 3}]',
+    ],
+)
+def test_a_json_array_in_a_file_of_lines_is_read_as_its_rows(tmp_path, content):
+    first, bad, last = rows_of(tmp_path / "a.jsonl.gz", gzip.compress(content.encode()), "jsonl")
+    assert (first, last) == ((1, {"a": "é"}), (3, {"a": 3}))
+    assert str(bad[1]) == "a row must be JSON, got NaN is no JSON value."
+
+
+def test_lists_that_stand_on_lines_are_rows_of_their_own(tmp_path):
+    assert rows_of(tmp_path / "a.jsonl", b'[{"a": 1}]\n[{"a": 2}]\n', "jsonl") == [(1, [{"a": 1}]), (2, [{"a": 2}])]
+    with pytest.raises(DataError, match=r"got extra data at column 12\.$"):
+        rows_of(tmp_path / "a.jsonl", b'[\n{"a": 1},\n{"a": 2}]  {"a": 3}\n', "jsonl")

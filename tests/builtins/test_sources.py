@@ -111,7 +111,9 @@ def test_what_is_no_readable_file_is_a_clear_error(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     for name, rule in (
         ("none.jsonl", "must exist"),
-        ("folder.jsonl", "directory"),
+        ("none", "must exist"),
+        ("*.json", "must match at least one file"),
+        ("folder.jsonl", "must hold data files or a saved dataset, got nothing"),
         ("empty.jsonl", "at least one row"),
     ):
         with pytest.raises(DataError, match=rule):
@@ -146,6 +148,19 @@ def test_an_unknown_suffix_is_refused_until_the_format_is_named(tmp_path):
     with pytest.raises(DataError, match="file_format"):
         FileSource(str(path))
     assert list(FileSource(str(path), file_format="text").load("train")) == [Text("good"), Text("fine")]
+
+
+def test_a_line_of_text_is_a_prompt_where_prompts_are_read_and_a_text_elsewhere(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("Name a fruit.\n\nName a tree.\n", encoding="utf-8")
+    prompts = [Prompt("Name a fruit."), Prompt("Name a tree.")]
+    texts = [Text("Name a fruit."), Text("Name a tree.")]
+    source = FileSource(str(path))
+    assert list(source.for_kinds([Prompt, Demonstration, Ranking]).load("train")) == prompts
+    assert list(source.for_kinds([Demonstration, Text]).load("train")) == list(source.load("train")) == texts
+    assert list(FileSource(str(path), kind="prompt").load("train")) == prompts
+    renamed = FileSource(str(path), columns={"prompt": "text"}).for_kinds([Prompt])
+    assert list(renamed.load("train")) == prompts
 
 
 def test_an_unknown_split_is_refused(tmp_path):
