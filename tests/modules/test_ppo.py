@@ -153,7 +153,7 @@ def test_a_frozen_value_adapter_is_reported_in_the_first_step(kit, tmp_path, mon
         for layer in adapters._adapter_layers(model):
             layer.set_adapter(name)
         for key, parameter in model.named_parameters():
-            parameter.requires_grad_(adapters._adapter_of(key) == "policy")
+            parameter.requires_grad_(adapters.adapter_of(key) == "policy")
 
     run = kit.ppo(adapter=LoRA(rank=2))
     monkeypatch.setattr(adapters, "activate_adapter", freezing)
