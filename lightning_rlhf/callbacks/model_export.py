@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_rlhf.callbacks.averaged_weights import take_averaged_weights
 from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
 from lightning_rlhf.checkpoints.replacement import numbered
-from lightning_rlhf.checkpoints.run_directory import require_replaceable
+from lightning_rlhf.checkpoints.run_files import require_replaceable
 from lightning_rlhf.errors import RunDirectoryError
 from lightning_rlhf.files import whole_folder
 

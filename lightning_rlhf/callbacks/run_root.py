@@ -8,7 +8,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
-from lightning_rlhf.checkpoints.run_directory import CHECKPOINT_FOLDER, RunDirectory
+from lightning_rlhf.checkpoints.run_directory import RunDirectory
+from lightning_rlhf.checkpoints.run_files import CHECKPOINT_FOLDER
 from lightning_rlhf.errors import RunDirectoryError
 
 __all__ = ["RunRoot", "is_first_process"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lightning_rlhf.checkpoints.run_directory import CHECKPOINT_FOLDER
+from lightning_rlhf.checkpoints.run_files import CHECKPOINT_FOLDER
 from lightning_rlhf.files import settle
 
 __all__ = ["settle_run"]

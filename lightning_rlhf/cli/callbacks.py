@@ -10,7 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_rlhf.checkpoints.run_directory import CONFIG_FILE
+from lightning_rlhf.checkpoints.run_files import CONFIG_FILE
 from lightning_rlhf.cli.config_differences import config_differences
 from lightning_rlhf.cli.parser import header
 from lightning_rlhf.cli.resumed_config import CONFIG_IN_CHECKPOINT

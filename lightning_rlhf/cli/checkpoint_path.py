@@ -6,7 +6,7 @@ from pickle import UnpicklingError
 from traceback import walk_tb
 
 from lightning_rlhf.checkpoints.integrity import require_whole
-from lightning_rlhf.checkpoints.run_directory import checkpoints, last_checkpoint
+from lightning_rlhf.checkpoints.run_files import checkpoints, last_checkpoint
 from lightning_rlhf.checkpoints.strategies import by_age, require_usable, siblings
 from lightning_rlhf.cli.explain import near
 from lightning_rlhf.errors import ConfigError, ModelError

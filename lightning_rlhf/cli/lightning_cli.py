@@ -21,17 +21,14 @@ from lightning_rlhf.callbacks.prediction_writer import PredictionWriter
 from lightning_rlhf.callbacks.run_root import RunRoot, is_first_process
 from lightning_rlhf.callbacks.termination import TerminationSignals
 from lightning_rlhf.checkpoints.leftovers import settle_run
-from lightning_rlhf.checkpoints.run_directory import (
+from lightning_rlhf.checkpoints.root_choice import run_directory_for_evaluation, run_directory_for_training
+from lightning_rlhf.checkpoints.run_directory import RunDirectory, handed_down, inherited
+from lightning_rlhf.checkpoints.run_files import (
     CHECKPOINT_FOLDER,
     CONFIG_FILE,
     MODEL_FOLDER,
-    RunDirectory,
     checkpoints,
-    handed_down,
-    inherited,
     last_checkpoint,
-    run_directory_for_evaluation,
-    run_directory_for_training,
 )
 from lightning_rlhf.cli.callbacks import ConfigFile
 from lightning_rlhf.cli.checkpoint_path import NO_FILE, check_checkpoint, newest_usable, refused_checkpoint

@@ -9,7 +9,8 @@ from lightning.fabric.loggers.logger import _DummyExperiment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_rlhf.checkpoints.run_directory import METRICS_FILE, RunDirectory
+from lightning_rlhf.checkpoints.run_directory import RunDirectory
+from lightning_rlhf.checkpoints.run_files import METRICS_FILE
 from lightning_rlhf.files import clear_storage_errors, written_beside
 
 __all__ = ["LateTensorBoard", "MetricsFile", "default_loggers"]

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_rlhf.checkpoints.run_directory import require_replaceable
+from lightning_rlhf.checkpoints.run_files import require_replaceable
 from lightning_rlhf.errors import ModelError, TemplateError
 from lightning_rlhf.files import whole_folder
 from lightning_rlhf.models.adapters import (

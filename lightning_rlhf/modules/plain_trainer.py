@@ -14,12 +14,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_rlhf.callbacks import LearningWatch, ModelExport, NonFiniteGuard, SampleTable
 from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
 from lightning_rlhf.callbacks.run_root import RunRoot, is_first_process
-from lightning_rlhf.checkpoints.run_directory import (
-    CHECKPOINT_FOLDER,
-    RunDirectory,
-    last_checkpoint,
-    run_directory_from_python,
-)
+from lightning_rlhf.checkpoints.root_choice import run_directory_from_python
+from lightning_rlhf.checkpoints.run_directory import RunDirectory
+from lightning_rlhf.checkpoints.run_files import CHECKPOINT_FOLDER, last_checkpoint
 from lightning_rlhf.errors import RunDirectoryError
 
 __all__ = ["PlainTrainerFiles"]

@@ -14,7 +14,7 @@ import pytest
 
 from lightning_rlhf.checkpoints import ownership
 from lightning_rlhf.checkpoints.ownership import LockHeldError, Owner, OwnershipLock, is_owned
-from lightning_rlhf.checkpoints.run_directory import run_directory_for_evaluation, run_directory_for_training
+from lightning_rlhf.checkpoints.root_choice import run_directory_for_evaluation, run_directory_for_training
 from lightning_rlhf.errors import RunDirectoryError
 
 HOLDER = """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_rlhf.checkpoints.run_directory import run_directory_for_training
+from lightning_rlhf.checkpoints.root_choice import run_directory_for_training
 from lightning_rlhf.errors import RunDirectoryError
 
 _OPERATIONS = ("mkdir", "rename", "replace", "rmdir", "unlink", "link")

@@ -3,14 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from lightning_rlhf.checkpoints.run_directory import (
-    handed_down,
-    inherited,
-    last_checkpoint,
-    root_of_checkpoint,
-    run_directory_for_evaluation,
-    run_directory_for_training,
-)
+from lightning_rlhf.checkpoints.root_choice import run_directory_for_evaluation, run_directory_for_training
+from lightning_rlhf.checkpoints.run_directory import handed_down, inherited
+from lightning_rlhf.checkpoints.run_files import last_checkpoint, root_of_checkpoint
 from lightning_rlhf.errors import RunDirectoryError
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_rlhf.builtins.models import TinyModel
 from lightning_rlhf.checkpoints.ownership import is_owned
-from lightning_rlhf.checkpoints.run_directory import run_directory_for_training
+from lightning_rlhf.checkpoints.root_choice import run_directory_for_training
 from lightning_rlhf.data import DemonstrationData
 from lightning_rlhf.errors import RunDirectoryError
 from lightning_rlhf.modules import SFTModule
