@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from lightning_rlhf.builtins.chat_habits import Habits
+from lightning_rlhf.builtins.prefill import turn_opening
 from lightning_rlhf.builtins.template_clock import with_fixed_date
 from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.plugin_system.interfaces import PromptTemplate, Segment
@@ -59,6 +60,7 @@ class TokenizerTemplate(PromptTemplate):
         self._habits = Habits()
         self._moment: datetime | None = None
         self._known: dict[tuple[Message, ...], _Answer] = {}
+        self._opening: str | None = None
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "TokenizerTemplate":
         """The template for this tokenizer, with the special token that ends the assistant's turn as `stop`.
@@ -76,6 +78,7 @@ class TokenizerTemplate(PromptTemplate):
         bound._known = {}
         bound._habits = Habits.of(tokenizer, bound._rendered)
         bound.stop = bound._habits.stop
+        bound._opening = turn_opening(bound._rendered)
         return bound
 
     def dated(self, moment: datetime) -> "TokenizerTemplate":
@@ -123,6 +126,12 @@ class TokenizerTemplate(PromptTemplate):
         text = self._rendered(messages, generation=True)
         answers = self._answers(messages)
         return _segments(text, [answers[place].span for place in self._standing(text, answers)])
+
+    def prefilled(self, prompt: str) -> str:
+        """What the generation prompt wrote in the assistant's name, such as `<think>` and a line break."""
+        if self._opening is None or self._opening not in prompt:
+            return ""
+        return prompt.rpartition(self._opening)[2]
 
     def _bound(self) -> "PreTrainedTokenizerBase":
         if self._tokenizer is None:

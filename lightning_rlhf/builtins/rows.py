@@ -37,7 +37,7 @@ KINDS: dict[type[Record], RecordKind] = {
 }
 """The kind of row that becomes a record of a class."""
 
-RESERVED_COLUMNS = ("messages", "prompts", "response_tokens", "responses", "stopped")
+RESERVED_COLUMNS = ("messages", "prefilled", "prompts", "response_tokens", "responses", "stopped")
 """Names that the call of a reward function needs for itself."""
 
 _LIST_FIELDS = ("messages", "responses", "ranks", "scores")

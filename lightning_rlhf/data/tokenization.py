@@ -174,6 +174,10 @@ class PromptFormatter:
         eos = self.tokenizer.eos_token_id
         return [*self._missing_prefix(ids), *ids, *([] if eos is None else [eos])]
 
+    def prefilled(self, prompt: str) -> str:
+        """What the text of a prompt ends with in the assistant's name."""
+        return self.template.prefilled(prompt)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a prompt or a document as it was rendered: all but what begins any text, EOS and padding."""
         if list(ids[: len(self._prefix_ids)]) == self._prefix_ids:

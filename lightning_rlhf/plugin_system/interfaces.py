@@ -118,6 +118,14 @@ class PromptTemplate(_Configurable, ABC):
         """
         return self
 
+    def prefilled(self, prompt: str) -> str:
+        """What a rendered prompt ends with in the assistant's name, which the response goes on from; here nothing.
+
+        Args:
+            prompt: the text of a generation prompt.
+        """
+        return ""
+
     def generation_prompt(self, messages: Sequence[Message]) -> list[Segment]:
         """What the policy continues: the rendering with an empty assistant turn at its end, cut where that turn begins.
 
@@ -158,7 +166,8 @@ class RewardFunction(_Configurable, ABC):
             prompts: as rendered for the policy.
             responses: decoded, without special and stop tokens.
             **columns: one entry per response. Reserved names: `messages` (the dialogue so far), `response_tokens`
-                (strings, the stop token included) and `stopped` (bool); every other name is a field of the row.
+                (strings, the stop token included), `stopped` (bool) and `prefilled` (what the prompt already wrote in
+                the assistant's name, such as `<think>`, else empty); every other name is a field of the row.
         """
 
 

@@ -29,6 +29,7 @@ class Responses:
         columns: the rows' other fields.
         responses: decoded, without special and stop tokens.
         response_tokens: one string per token, the stop token included.
+        prefilled: what each prompt wrote in the assistant's name, which the response goes on from; else empty.
     """
 
     prompt_ids: Tensor
@@ -41,6 +42,7 @@ class Responses:
     columns: list[dict[str, Any]]
     responses: list[str]
     response_tokens: list[list[str]]
+    prefilled: list[str]
 
     def __len__(self) -> int:
         return len(self.responses)
@@ -59,6 +61,7 @@ class Responses:
             columns=[self.columns[row] for row in rows],
             responses=[self.responses[row] for row in rows],
             response_tokens=[self.response_tokens[row] for row in rows],
+            prefilled=[self.prefilled[row] for row in rows],
         )
 
 
@@ -100,6 +103,7 @@ def describe_responses(prompts: PromptBatch, sampled: SampledResponses, formatte
         columns=list(prompts.details.columns),
         responses=[formatter.decode_response(row) for row in ids],
         response_tokens=[formatter.response_tokens(row) for row in ids],
+        prefilled=[formatter.prefilled(text) for text in prompts.details.texts],
     )
 
 

@@ -23,7 +23,7 @@ __all__ = ["RewardFunctionScorer"]
 _SECONDS_FOR_A_CULPRIT = 60.0
 """Limit of each call that looks for the response at which a function failed."""
 _GREATEST = torch.finfo(torch.float32).max
-RESERVED_COLUMNS = ("messages", "prompts", "response_tokens", "responses", "stopped")
+RESERVED_COLUMNS = ("messages", "prefilled", "prompts", "response_tokens", "responses", "stopped")
 
 
 class RewardFunctionScorer(Scorer):
@@ -158,6 +158,7 @@ class RewardFunctionScorer(Scorer):
             )
         columns = {name: [row.get(name) for row in responses.columns] for name in names if name not in RESERVED_COLUMNS}
         columns["messages"] = list(responses.messages)
+        columns["prefilled"] = list(responses.prefilled)
         columns["response_tokens"] = [list(tokens) for tokens in responses.response_tokens]
         columns["stopped"] = responses.stopped.tolist()
         return columns

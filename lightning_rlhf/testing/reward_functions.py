@@ -134,6 +134,7 @@ class RewardFunctionContract(Contract[RewardFunction]):
         fields = self._of_class("example_columns", {}) if self.columns is None else self.columns
         columns: dict[str, list[Any]] = {name: [copy.deepcopy(value) for _ in rows] for name, value in fields.items()}
         columns["messages"] = [(Message("user", prompt),) for prompt, _, _ in rows]
+        columns["prefilled"] = ["" for _ in rows]
         columns["response_tokens"] = [_tokens(response, stopped) for _, response, stopped in rows]
         columns["stopped"] = [stopped for _, _, stopped in rows]
         return [prompt for prompt, _, _ in rows], [response for _, response, _ in rows], columns

@@ -75,6 +75,9 @@ class LetterFormatter:
     def encode_response(self, messages: Sequence[Message], response: str) -> list[int]:
         return [*self._ids(response), *self.stop_ids]
 
+    def prefilled(self, prompt: str) -> str:
+        return prompt[-1] if len(prompt) > 1 else ""
+
     def decode_response(self, ids: Sequence[int]) -> str:
         return "".join(chr(token + ord("a")) for token in ids if token not in self.stop_ids)
 

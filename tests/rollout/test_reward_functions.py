@@ -39,6 +39,7 @@ def test_a_reward_function_gets_text_and_columns(tiny, responses):
     assert seen["answer"] == [1, 2, 3]
     assert seen["hint"] == [None, "x", None]
     assert seen["stopped"] == [True, True, False]
+    assert seen["prefilled"] == ["d", "", "f"]
     assert seen["response_tokens"] == [["e", "f", "<stop>"], ["g", "<stop>"], ["h", "i", "j"]]
     assert [turns[0].content for turns in seen["messages"]] == ["cd", "e", "ff"]
 
