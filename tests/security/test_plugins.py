@@ -41,7 +41,7 @@ def test_listing_plug_ins_imports_no_component(fake_plugins, payload, evil_modul
 @pytest.mark.parametrize("place", ["plug-in", "hook", "component"])
 def test_none_moves_the_run_by_being_imported(fake_plugins, place):
     """Neither one that nobody uses nor one that is in use; and it is named once."""
-    move = "import os, random\nos.chdir('/')\nrandom.seed(0)\n"
+    move = "import os, random\nos.chdir('/')\nrandom.seed(90210)\n"
     source = """
 from lightning_rlhf import Component, hookimpl
 
@@ -52,7 +52,7 @@ def rlhf_reward_functions():
 """
     rewards = "from lightning_rlhf import RewardFunction\nclass {}(RewardFunction):\n    def __call__(self): ...\n"
     moves = move if place == "component" else ""
-    in_hook = "import os, random; os.chdir('/'); random.seed(0)" if place == "hook" else "pass"
+    in_hook = "import os, random; os.chdir('/'); random.seed(90210)" if place == "hook" else "pass"
     fake_plugins.install(
         "mover",
         (move if place == "plug-in" else "") + source.format(in_hook=in_hook),

@@ -45,6 +45,7 @@ class Headless(Changed):
 class WithoutEOS(Changed):
     def spoil(self, model, tokenizer):
         tokenizer.eos_token = None
+        model.config.eos_token_id = None  # else it says what ends a text
         return model, tokenizer
 
 
@@ -89,7 +90,7 @@ class Downloads(Changed):
 
 
 DEFECTS = [
-    ("test_generates", NotFinite, "must generate, got ModelError"),
+    ("test_generates", NotFinite, "must generate, got DivergenceError"),
     ("test_generates", MoreTokensThanEmbeddings, "an embedding for each token, got 259 for a vocabulary of 260."),
     ("test_generates", Headless, "must load, got ModelError: load() of Headless must return a causal language model"),
     ("test_has_a_stop_token", WithoutEOS, "must have a stop token, got TemplateError"),
