@@ -9,7 +9,7 @@ from typing import Any
 from lightning_rlhf.errors import RecordError, shown
 from lightning_rlhf.records import Message
 
-__all__ = ["answer_turns", "messages_of", "prompt_messages", "response_text", "with_system"]
+__all__ = ["WRITE_OUT", "answer_turns", "messages_of", "prompt_messages", "response_text", "with_system"]
 
 _ROLES = {
     "human": "user",
@@ -23,6 +23,11 @@ _ROLES = {
 _SPELLINGS = (("role", "content"), ("from", "value"))
 _NOT_RENDERED = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "refusal", "audio")
 """What an assistant's message says beside its content."""
+WRITE_OUT = (
+    "Read the file with the dataset `openai_messages` of lightning-rlhf-dialogues, which writes tools and calls as "
+    "text, write it into a message's content as the model is to read or say it, or take it out of the row."
+)
+"""What to do about tools and calls."""
 _OTHER_WEIGHTS = ("loss", "loss_mask", "loss_scale", "loss_weight", "train", "training", "trainable")
 """What other trainers call `weight`."""
 
@@ -118,7 +123,7 @@ def _refuse_unread(message: Mapping[str, Any]) -> None:
         if message.get(name):
             raise RecordError(
                 f"a message must not have the field '{name}', got {shown(message[name])}, which no template here "
-                "renders. Write it into the content as the model is to say it, or take it out of the row."
+                f"renders. {WRITE_OUT}"
             )
     for name in _OTHER_WEIGHTS:
         if message.get(name) is not None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from lightning_rlhf.builtins.cells import cell_of_list, cell_of_messages, cell_of_number
 from lightning_rlhf.builtins.messages import (
+    WRITE_OUT,
     answer_turns,
     messages_of,
     prompt_messages,
@@ -290,8 +291,8 @@ def _refuse_tools(fields: Mapping[str, Any]) -> None:
     tools = fields.get("tools")
     if tools and not (isinstance(tools, str) and tools.strip() in ("", "[]", "null")):
         raise RecordError(
-            f"a row must not have the field 'tools', got {shown(tools)}, which no template here renders. Write the "
-            "tools into the system message, or leave them out with `columns: {unused: tools}`."
+            f"a row must not have the field 'tools', got {shown(tools)}, which no template here renders. {WRITE_OUT} "
+            "`columns: {unused: tools}` leaves the field out."
         )
 
 

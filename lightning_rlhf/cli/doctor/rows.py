@@ -63,10 +63,12 @@ class Fields(Check):
     name = "fields"
 
     def results(self, subject: Subject) -> Iterator[CheckResult]:
-        """One for the fields that nothing reads, and one for margins that are not learned by."""
+        """One for the fields that nothing reads, or for margins that are not learned by."""
         data, tally = subject.data, subject.sample.tally
         if isinstance(data, RankingData) and (fault := data.margin_fault(tally)) is not None:
             yield self.failed(*fault.split(". ", 1))
+        elif not tally.unread_fields:
+            yield self.passed("the source tells of none that nothing reads")
         if tally.unread_fields:
             names = ", ".join(f"{visible(name)} ({number} rows)" for name, number in tally.unread_fields.items())
             yield self.warned(

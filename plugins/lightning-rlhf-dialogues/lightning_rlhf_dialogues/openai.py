@@ -88,18 +88,16 @@ def _message(value: object) -> Message:
     name = text_of(turn, "role")
     if name not in _ROLES:
         raise RecordError(f"the role of a message must be one of {', '.join(_ROLES)}, got {shown(name)}.")
-    if turn.get("weight") == 0:
-        raise RecordError(
-            "the weight of a message must be 1, got 0: every turn of the assistant is learned. Leave the weight out, "
-            "or end the dialogue at the turn that is to be learned and use `supervise: last`."
-        )
+    weight = turn.get("weight")
+    if weight not in (None, 0, 1):
+        raise RecordError(f"the weight of a message must be 0 or 1, got {shown(weight)}. Round it.")
     content = _content(turn.get("content"))
     calls = _calls(turn)
     if calls and _ROLES[name] != "assistant":
         raise RecordError(f"a message that calls tools must come from the assistant, got the role {name!r}.")
     if not content and not calls and turn.get("refusal") is not None:
         content = text_of(turn, "refusal")
-    return Message(_ROLES[name], "\n".join(part for part in (content, *calls) if part))
+    return Message(_ROLES[name], "\n".join(part for part in (content, *calls) if part), learned=weight != 0)
 
 
 def _content(value: object) -> str:

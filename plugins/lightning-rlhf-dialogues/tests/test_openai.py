@@ -31,6 +31,12 @@ def test_a_call_and_the_answer_are_learned_and_what_the_tool_says_is_not(load, l
         assert learned(record, template) == [f"{CALLED}</s>", "21 degrees.</s>"]
 
 
+def test_a_turn_with_the_weight_0_is_read_and_not_learned(load):
+    said = [user(), assistant("wrong", weight=0), user(), assistant("right", weight=1)]
+    (record,) = load("openai_messages", [{"messages": said}])
+    assert [turn.content for turn in record.messages if turn.learned and turn.role == "assistant"] == ["right"]
+
+
 def test_several_calls_are_lines_below_the_content(load, learned):
     other = {"function": {"name": "time", "arguments": ""}}
     (record,) = load("openai_messages", [{"messages": [user(), assistant("I look.", tool_calls=[CALL, other])]}])
@@ -92,7 +98,8 @@ def test_preferred_and_non_preferred_output_are_a_ranking(load, learned):
             "got the type 'image_url'",
         ),
         ({"messages": [user(3), assistant("b")]}, "the content of a message must be a list"),
-        ({"messages": [user(), assistant("b", weight=0)]}, "weight of a message must be 1"),
+        ({"messages": [user(), assistant("b", weight=0)]}, "the weight 0 for all"),
+        ({"messages": [user(), assistant("b", weight=0.5)]}, "weight of a message must be 0 or 1"),
         (
             {"messages": [user(), assistant(None, tool_calls=[{"function": {"name": "a", "arguments": "{"}}])]},
             "arguments of a tool call",

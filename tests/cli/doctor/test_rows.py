@@ -51,7 +51,7 @@ def test_fields_that_nothing_reads_are_listed(kit, tmp_path):
     assert (result.status, result.finding) == ("WARN", "nothing reads input (3 rows)")
 
 
-@pytest.mark.parametrize(("margin_scale", "statuses"), [(0.0, ["FAIL"]), (1.0, [])])
+@pytest.mark.parametrize(("margin_scale", "statuses"), [(0.0, ["FAIL"]), (1.0, ["PASS"])])
 def test_margins_that_would_not_be_learned_fail(kit, margin_scale, statuses):
     source = kit.Records([Ranking("q", ("a", "b"), (0, 1), margin=1.0)])
     subject = kit.subject("reward", data={"source": source}, margin_scale=margin_scale)
