@@ -10,7 +10,7 @@ itself is never touched. Results are appended to a file, and a second call goes 
 
 Mutants that nobody could see stand in equivalent.toml, each with its reason, and count nowhere.
 
-Needs `pip install coverage` and Linux.
+Needs the extra `dev` and Linux.
 """
 
 import argparse
