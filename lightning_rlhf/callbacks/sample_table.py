@@ -9,11 +9,11 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lightning_rlhf.callbacks.logged_samples import log_samples
 from lightning_rlhf.files import clear_storage_errors, private, written_beside
 from lightning_rlhf.terminal import escaped
 
@@ -82,9 +82,9 @@ class SampleTable(Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "a", encoding="utf-8", opener=private) as lines:
                 lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        shown = samples[: self.num_rows]
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("samples", _markdown(samples[: self.num_rows]), step)
+            log_samples(logger, *_table(shown), _markdown(shown), step)
 
     def _show(self, samples: list[Sample], step: int) -> None:
         # Text, not markup: responses and names may hold anything, square brackets included
@@ -124,6 +124,16 @@ def _number_columns(samples: list[Sample]) -> dict[str, list[str]]:
         for heading, column in values.items()
         if any(value is not None for value in column)
     }
+
+
+def _table(samples: list[Sample]) -> tuple[list[str], list[list[Any]]]:
+    """Headings and rows with the numbers as they are."""
+    names = list(dict.fromkeys(name for sample in samples for name in sample.scores))
+    rows = [
+        [sample.label, sample.prompt, sample.response, *(sample.scores.get(name) for name in names), sample.kl]
+        for sample in samples
+    ]
+    return ["sample", "prompt", "response", *(f"scores/{name}" for name in names), "kl"], rows
 
 
 def _markdown(samples: list[Sample]) -> str:

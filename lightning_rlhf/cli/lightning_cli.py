@@ -36,7 +36,7 @@ from lightning_rlhf.cli.config_numbers import check_numbers
 from lightning_rlhf.cli.config_text import check_yaml
 from lightning_rlhf.cli.explain import Explainer, without_wrapping
 from lightning_rlhf.cli.help_text import reworded
-from lightning_rlhf.cli.loggers import default_loggers
+from lightning_rlhf.cli.loggers import default_loggers, with_metrics_file
 from lightning_rlhf.cli.parser import Parser, ReportedError, header, reads_local_configs
 from lightning_rlhf.cli.resumed_config import argument_names, filled_in, plain_config, saved_config
 from lightning_rlhf.cli.roots import usable_root
@@ -252,6 +252,8 @@ class RLHFCLI(LightningCLI):
             kwargs["log_every_n_steps"] = None
         elif config.logger in (None, True) and not config.fast_dev_run:
             kwargs["logger"] = default_loggers(self.directory, str(self.subcommand))
+        elif config.logger and not config.fast_dev_run:
+            kwargs["logger"] = with_metrics_file(config.logger, self.directory, str(self.subcommand))
         accumulate, clip = config.accumulate_grad_batches, config.gradient_clip_val
         if accumulate < 1:
             raise ConfigError(f"trainer.accumulate_grad_batches must be at least 1, got {accumulate}.")

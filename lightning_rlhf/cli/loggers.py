@@ -1,7 +1,7 @@
-"""The files that metrics go to when the user asks for no logger of their own."""
+"""The files that metrics go to: beside a user's own logger, too."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from lightning_rlhf.checkpoints.run_directory import RunDirectory
 from lightning_rlhf.checkpoints.run_files import METRICS_FILE
 from lightning_rlhf.files import clear_storage_errors, written_beside
 
-__all__ = ["LateTensorBoard", "MetricsFile", "default_loggers"]
+__all__ = ["LateTensorBoard", "MetricsFile", "default_loggers", "with_metrics_file"]
 
 
 def default_loggers(directory: RunDirectory, subcommand: str) -> list[Logger]:
@@ -25,6 +25,12 @@ def default_loggers(directory: RunDirectory, subcommand: str) -> list[Logger]:
         MetricsFile(directory.path, resume=directory.resumes),
         tensorboard(directory.path, name="tensorboard", version="", default_hp_metric=False),
     ]
+
+
+def with_metrics_file(own: Logger | Iterable[Logger], directory: RunDirectory, subcommand: str) -> list[Logger]:
+    """A user's own loggers, and the file of metrics beside them: what reads a run's root finds it there."""
+    file = default_loggers(directory, subcommand)[0]
+    return [*([own] if isinstance(own, Logger) else own), file]
 
 
 class LateTensorBoard(TensorBoardLogger):

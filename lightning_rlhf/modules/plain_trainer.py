@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_rlhf.callbacks import LearningWatch, ModelExport, NonFiniteGuard, SampleTable
 from lightning_rlhf.callbacks.last_checkpoint import LastCheckpoint
+from lightning_rlhf.callbacks.last_validation import LastValidation
 from lightning_rlhf.callbacks.run_root import RunRoot, is_first_process
 from lightning_rlhf.checkpoints.root_choice import run_directory_from_python
 from lightning_rlhf.checkpoints.run_directory import RunDirectory
@@ -53,7 +54,9 @@ class PlainTrainerFiles(L.LightningModule):
         trainer: Any = self.trainer
         there = {type(callback) for callback in trainer.callbacks}
         callbacks: list[Callback] = [
-            kind() for kind in (NonFiniteGuard, LearningWatch, SampleTable, ModelExport) if kind not in there
+            kind()
+            for kind in (NonFiniteGuard, LearningWatch, SampleTable, LastValidation, ModelExport)
+            if kind not in there
         ]
         if _is_plain_fit(trainer):
             trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, RunRoot)]

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch.loggers import Logger
 
 from lightning_rlhf.callbacks import Sample, SampleTable
 from lightning_rlhf.callbacks.sample_table import _markdown
@@ -121,3 +122,55 @@ def test_a_root_that_is_not_there_yet_is_made(tmp_path):
     for _ in range(2):
         shown(tmp_path / "not" / "there", [Sample("p", "r")])
     assert len(rows(tmp_path / "not" / "there")) == 2
+
+
+class Tables(Logger):
+    """A logger with tables, as that of Weights & Biases."""
+
+    name, version = "tables", 0
+
+    def __init__(self):
+        self.tables = []
+
+    def log_metrics(self, metrics, step=None):
+        raise AssertionError
+
+    def log_hyperparams(self, params):
+        raise AssertionError
+
+    def log_table(self, key, columns=None, data=None, dataframe=None, step=None):
+        self.tables.append((key, columns, data, step))
+
+
+class Client:
+    """As that of MLflow."""
+
+    def __init__(self):
+        self.tables = []
+
+    def log_table(self, run_id, data, artifact_file):
+        self.tables.append((run_id, data, artifact_file))
+
+
+class WithClient(Tables):
+    log_table = None
+    run_id = "run"
+
+    def __init__(self):
+        self.experiment = Client()
+
+
+def test_loggers_with_tables_get_one_each(tmp_path):
+    samples = [
+        Sample("p|", "r", {"length": 1.5}, 0.25, "sampled"),
+        Sample("p", "q", {}, None, "greedy"),
+        Sample("", ""),
+    ]
+    tables, client = Tables(), WithClient()
+    shown(tmp_path, samples, {"loggers": [tables, client]}, num_rows=2)
+    columns = ["sample", "prompt", "response", "scores/length", "kl"]
+    data = [["sampled", "p|", "r", 1.5, 0.25], ["greedy", "p", "q", None, None]]
+    assert tables.tables == [("samples", columns, data, 7)]
+    ((run, found, file),) = client.experiment.tables
+    assert (run, file) == ("run", "samples.json")
+    assert found == {"step": [7, 7], **{name: [row[place] for row in data] for place, name in enumerate(columns)}}

@@ -145,7 +145,7 @@ def test_predict_writes_the_rows_in_order(command, capsys):
     assert "6 predictions are in out/predictions.jsonl" in capsys.readouterr().out
 
 
-def test_the_users_own_logger_and_checkpoints_replace_ours(command):
+def test_the_users_own_logger_and_checkpoints_replace_ours_but_for_the_file_of_metrics(command):
     words = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=elsewhere"]
     words += [
         "--trainer.callbacks+=ModelCheckpoint",
@@ -153,7 +153,8 @@ def test_the_users_own_logger_and_checkpoints_replace_ours(command):
         "--trainer.callbacks.monitor=val/loss",
     ]
     assert command("fit", *words) == 0
-    assert [path.name for path in Path("runs/sft-0").iterdir()] == ["config.yaml"]
+    assert {path.name for path in Path("runs/sft-0").iterdir()} == {"config.yaml", "metrics.csv"}
+    assert [row["step"] for row in rows("runs/sft-0/metrics.csv") if row["train/loss"]] == ["0", "1", "2"]
     assert list(Path("elsewhere").rglob("metrics.csv"))
     assert [path.suffix for path in Path("kept").iterdir()] == [".ckpt"]
 
