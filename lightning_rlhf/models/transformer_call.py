@@ -170,8 +170,17 @@ def require_packing(model: PreTrainedModel) -> None:
     starts = torch.tensor([0, len(first[0])], device=model.device).repeat_interleave(lengths)
     positions = (torch.arange(ids.shape[1], device=model.device) - starts).expand(2, -1)
     tokens = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool), positions, segments)
-    with evaluation_mode(model):
-        one, other = call_transformer(model, tokens).logits[:, len(first[0]) :].float()
+    try:
+        with evaluation_mode(model):
+            one, other = call_transformer(model, tokens).logits[:, len(first[0]) :].float()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever an architecture says to a mask of its own shape: ALiBi wants a flat one
+        reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+        raise ModelError(
+            f"packed rows must be readable by the model, got {type(model).__name__}, which fails on them "
+            f"({type(error).__name__}: {reason}). Set packing to false."
+        ) from error
     tolerance = _SAME if model.dtype == torch.float32 else _SAME_IN_HALF_PRECISION
     if float((one - other).abs().max()) > tolerance * float(one.abs().max()):
         raise ModelError(

@@ -4,6 +4,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -134,6 +138,17 @@ def _mamba(attention: str) -> PreTrainedModel:
     return MambaForCausalLM._from_config(MambaConfig(state_size=4, **sizes, **IDS))
 
 
+def _falcon(attention: str) -> PreTrainedModel:
+    """ALiBi, made of a mask that is flat."""
+    config = FalconConfig(alibi=True, new_decoder_architecture=False, multi_query=True, **SIZES, **IDS)
+    return FalconForCausalLM._from_config(config, attn_implementation=attention)
+
+
+def _bloom(attention: str) -> PreTrainedModel:
+    """ALiBi without position ids."""
+    return BloomForCausalLM._from_config(BloomConfig(n_layer=2, n_head=2, hidden_size=32, vocab_size=64, **IDS))
+
+
 MAKERS = {
     "gpt2": _gpt2,
     "llama": _llama,
@@ -146,6 +161,8 @@ MAKERS = {
     "mixtral": _mixtral,
     "phimoe": _phimoe,
     "mamba": _mamba,
+    "falcon": _falcon,
+    "bloom": _bloom,
 }
 
 

@@ -138,3 +138,8 @@ class TestPacking:
     def test_models_in_which_a_document_changes_the_next_one_are_refused(self, architecture, tiny):
         with pytest.raises(ModelError, match=r"in which a document changes the next one\. Set packing to false\."):
             require_packing(tiny(architecture))
+
+    @pytest.mark.parametrize(("architecture", "reason"), [("falcon", "which fails on them"), ("bloom", "which cannot")])
+    def test_models_that_cannot_read_a_packed_row_are_refused(self, architecture, reason, tiny):
+        with pytest.raises(ModelError, match=rf"{reason}.* Set packing to false\."):
+            require_packing(tiny(architecture))

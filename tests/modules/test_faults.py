@@ -70,7 +70,7 @@ class Nan(RewardFunction):
 
     def __call__(self, prompts, responses, **columns):
         Nan.calls += 1
-        return [math.nan if Nan.calls > 1 else 0.0] * len(responses)
+        return [math.nan if Nan.calls > 1 else float(row % 2) for row in range(len(responses))]
 
 
 def test_a_score_that_is_none_names_scorer_prompt_response_and_step(kit, tmp_path):
