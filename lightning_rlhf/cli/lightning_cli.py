@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from traceback import walk_tb
 from typing import Any, get_type_hints
 
 from lightning import LightningDataModule, LightningModule, Trainer
@@ -34,14 +33,15 @@ from lightning_rlhf.cli.callbacks import ConfigFile
 from lightning_rlhf.cli.checkpoint_path import NO_FILE, check_checkpoint, newest_usable, refused_checkpoint
 from lightning_rlhf.cli.config_numbers import check_numbers
 from lightning_rlhf.cli.config_text import check_yaml
-from lightning_rlhf.cli.explain import Explainer, without_wrapping
+from lightning_rlhf.cli.explain import Explainer
 from lightning_rlhf.cli.help_text import reworded
 from lightning_rlhf.cli.loggers import default_loggers, with_metrics_file
 from lightning_rlhf.cli.parser import Parser, ReportedError, header, reads_local_configs
+from lightning_rlhf.cli.refusals import refusal_of_parts, refusal_of_run
 from lightning_rlhf.cli.resumed_config import argument_names, filled_in, plain_config, saved_config
 from lightning_rlhf.cli.roots import usable_root
 from lightning_rlhf.cli.spawned import children_ends
-from lightning_rlhf.errors import ConfigError, LightningRLHFError, ModelError, shown
+from lightning_rlhf.errors import ConfigError, ModelError, shown
 from lightning_rlhf.terminal import escaped
 
 __all__ = ["RLHFCLI", "base_classes"]
@@ -52,11 +52,6 @@ _DESCRIPTIONS = {
     "test": "The validation metrics on the test split.",
     "predict": "Write predictions.jsonl: responses, or the scores of a reward model, as --ckpt_path has trained it.",
 }
-_READ_ARGUMENTS = (
-    "lightning.pytorch.callbacks.",
-    "lightning.pytorch.loops.fit_loop",
-    "lightning.pytorch.trainer.connectors.",
-)
 _LOG_EVERY_N_STEPS = 1  # a step of a language model takes far longer than a row of a file
 
 
@@ -225,17 +220,18 @@ class RLHFCLI(LightningCLI):
         """Build module, data module and trainer.
 
         Raises:
-            ConfigError: an optional package is missing.
+            ConfigError: an optional package is missing, or a part of Lightning's refuses its arguments.
         """
         with self._nothing_left_behind():
             try:
                 super().instantiate_classes()
-            except (ImportError, ValueError) as error:
-                cause = without_wrapping(error)
-                missing = cause if isinstance(cause, ModuleNotFoundError) else _missing_package(error)
-                if missing is not None:
-                    raise ConfigError(f"what the config names must be installed: {missing}") from error
-                raise cause from None
+            except Exception as error:
+                refusal = refusal_of_parts(error)
+                if isinstance(refusal, ConfigError):
+                    raise refusal from error
+                if refusal is None:
+                    raise
+                raise refusal from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with the run's loggers and callbacks where the user has none.
@@ -305,8 +301,8 @@ class RLHFCLI(LightningCLI):
                 raise ModelError(
                     f"ckpt_path must be a checkpoint of this module, got one that is not: {reason}"
                 ) from error
-            if isinstance(error, MisconfigurationException) or _is_lightnings_refusal(error):
-                raise ConfigError(f"the trainer's arguments must fit the stage and its data: {error}") from error
+            if refusal := refusal_of_run(error):
+                raise refusal from error
             raise
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -395,29 +391,6 @@ def _resumed_checkpoint(config: Any, here: Path) -> Path | None:
         return Path(config.ckpt_path) if config.ckpt_path and Path(config.ckpt_path).exists() else None
     root = inherited() or config.trainer.default_root_dir
     return None if root is None else last_checkpoint(here / root)
-
-
-def _missing_package(error: BaseException) -> ModuleNotFoundError | None:
-    """The package that a class wanted, of an error that the parser made after trying a union's other types."""
-    seen: list[BaseException] = [error]
-    for each in seen:
-        if isinstance(each, ModuleNotFoundError):
-            return each
-        seen += [inner for inner in (each.__cause__, each.__context__) if inner is not None and inner not in seen]
-    return None
-
-
-def _is_lightnings_refusal(error: BaseException) -> bool:
-    """Whether Lightning's own parts that read arguments raised it: what a callback monitors, how often to validate.
-
-    A callback of Lightning's that does not fit the module fails in any way, inside of torch as well.
-    """
-    frames = [str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)] or [""]
-    if isinstance(error, ValueError | RuntimeError) and frames[-1].startswith(_READ_ARGUMENTS):
-        return True
-    own = [name for name in frames if not name.startswith("torch.")]
-    is_fault = isinstance(error, Exception) and not isinstance(error, OSError | MemoryError | LightningRLHFError)
-    return is_fault and bool(own) and own[-1].startswith(_READ_ARGUMENTS[0])
 
 
 def _files(args: list[str]) -> list[str]:

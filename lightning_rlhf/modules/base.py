@@ -12,6 +12,7 @@ from typing import IO, Any, ClassVar, Self
 import torch
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.plugins import DeepSpeedPrecision, FSDPPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
@@ -309,6 +310,11 @@ class RLHFModule(PlainTrainerFiles, ABC):
             raise ConfigError(
                 "the strategy must be one device, DDP or ModelParallelStrategy (FSDP2), which shards the weights, "
                 f"got {type(strategy).__name__}."
+            )
+        if isinstance(self.trainer.precision_plugin, FSDPPrecision | DeepSpeedPrecision):
+            raise ConfigError(
+                "trainer.plugins must name a precision of the strategy's own, got "
+                f"{type(self.trainer.precision_plugin).__name__}. Set trainer.precision in its place."
             )
         prepare_strategy(strategy)
         if stage == "fit" or isinstance(strategy, ModelParallelStrategy):  # which shards them soon

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning.pytorch.plugins import DeepSpeedPrecision, FSDPPrecision
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -118,3 +119,9 @@ def test_gradient_checkpointing_changes_no_gradient(kit, tmp_path, stage):
     assert with_it[0].keys() == without[0].keys()
     for name, gradient in without[0].items():
         torch.testing.assert_close(with_it[0][name], gradient, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("plugin", [DeepSpeedPrecision, FSDPPrecision])
+def test_the_precision_of_a_strategy_that_is_refused_is_refused_too(kit, tmp_path, plugin):
+    with pytest.raises(ConfigError, match=rf"got {plugin.__name__}\. Set trainer\.precision in its place\."):
+        kit.fit(kit.sft(), tmp_path, plugins=[plugin("bf16-mixed")])
