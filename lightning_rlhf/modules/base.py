@@ -2,12 +2,11 @@
 
 import inspect
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
@@ -15,17 +14,14 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.plugins import DeepSpeedPrecision, FSDPPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_rlhf import registry
 from lightning_rlhf.arguments import require_at_least, require_finite, require_one_of
 from lightning_rlhf.callbacks import NonFiniteGuard
 from lightning_rlhf.checkpoints.changed_arguments import require_unchanged
-from lightning_rlhf.checkpoints.foreign import check_arguments, saved_arguments
 from lightning_rlhf.checkpoints.frozen_weights import FrozenWeights
 from lightning_rlhf.checkpoints.strategies import prepare_strategy
 from lightning_rlhf.data import RLHFData
@@ -35,6 +31,7 @@ from lightning_rlhf.modules.frozen_models import frozen_names, keep_frozen
 from lightning_rlhf.modules.metrics import WindowLoss
 from lightning_rlhf.modules.optimization import LRSchedule, adamw, check_schedule, learning_rate_schedule
 from lightning_rlhf.modules.plain_trainer import PlainTrainerFiles
+from lightning_rlhf.modules.recorded_arguments import adapter_settings, is_plain
 from lightning_rlhf.modules.resumed_state import ResumedState
 from lightning_rlhf.modules.resuming import (
     accumulated_gradients,
@@ -43,7 +40,9 @@ from lightning_rlhf.modules.resuming import (
 )
 from lightning_rlhf.modules.run_inputs import RunInputs
 from lightning_rlhf.modules.run_length import set_accumulation, steps_left, steps_taken
+from lightning_rlhf.modules.safe_loading import SafeLoading
 from lightning_rlhf.modules.sharding import gathered_weights, shard
+from lightning_rlhf.modules.surroundings import RunSurroundings, gathered
 from lightning_rlhf.plugin_system.manager import plugin_manager
 from lightning_rlhf.plugin_system.provenance import (
     check_same_plugins,
@@ -53,10 +52,10 @@ from lightning_rlhf.plugin_system.provenance import (
 )
 from lightning_rlhf.version import __version__
 
-__all__ = ["RLHFModule", "gathered", "named_rows"]
+__all__ = ["RLHFModule", "named_rows"]
 
 
-class RLHFModule(PlainTrainerFiles, ABC):
+class RLHFModule(PlainTrainerFiles, RunSurroundings, SafeLoading, ABC):
     """Base of the three stages.
 
     Args:
@@ -123,10 +122,10 @@ class RLHFModule(PlainTrainerFiles, ABC):
         # `save_hyperparameters` copies what it keeps, and a component may hold what cannot be copied
         given = _given_hyperparameters.get()
         arguments = caller.f_locals if given is None else given
-        objects = [name for name, value in arguments.items() if not _is_plain(value)]
+        objects = [name for name, value in arguments.items() if not is_plain(value)]
         self.save_hyperparameters(frame=caller, ignore=objects)
         self.inputs.remember_code(components_among(caller.f_locals))
-        self._adapter = _settings(caller.f_locals.get("adapter"))
+        self._adapter = adapter_settings(caller.f_locals.get("adapter"))
         names = [caller.f_locals.get(name) for name in ("base", "reference")]  # of models, perhaps
         self._plugins = versions_in_use(plugin_manager(), [*components_among(caller.f_locals), *names])
 
@@ -134,37 +133,6 @@ class RLHFModule(PlainTrainerFiles, ABC):
         """To be called when all models are there: they train, and what is frozen in them is known again."""
         self.train()  # loaded models are in eval mode; dropout is as the stage and the base have it
         self._frozen_weights = FrozenWeights(self)
-
-    @_restricted_classmethod
-    def load_from_checkpoint(
-        cls,  # noqa: N805 - a classmethod that cannot be called on an instance
-        checkpoint_path: str | Path | IO[bytes],
-        map_location: Any = None,
-        hparams_file: str | Path | None = None,
-        strict: bool | None = None,
-        weights_only: bool | None = True,
-        **kwargs: Any,
-    ) -> Self:
-        """As Lightning's, but the checkpoint runs no code: none is unpickled, and none imported because it says so.
-
-        Args:
-            checkpoint_path: path, URL or stream.
-            map_location: where its tensors are put.
-            hparams_file: arguments of the module, in place of those in the checkpoint.
-            strict: whether every weight must be there.
-            weights_only: False unpickles whatever it holds and believes its arguments: for your own checkpoints alone.
-            **kwargs: arguments of the module that go before those in the checkpoint.
-
-        Raises:
-            ModelError: it would run code that nobody has asked for.
-        """
-        registry.deny_imports()
-        weights_only = weights_only is not False  # Lightning takes None for False where the path is a URL
-        if weights_only:
-            saved = saved_arguments(checkpoint_path)
-            made_by = check_arguments({name: value for name, value in saved.items() if name not in kwargs})
-            kwargs |= made_by if hparams_file is None else {}
-        return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs)
 
     # What a stage must say of itself
 
@@ -195,11 +163,6 @@ class RLHFModule(PlainTrainerFiles, ABC):
     # Surroundings
 
     @property
-    def seed(self) -> int:
-        """The run's seed: `seed_everything` on the command line or in a notebook; 0 without it."""
-        return int(os.environ.get("PL_GLOBAL_SEED", "0"))
-
-    @property
     def max_positions(self) -> int | None:
         """Tokens at most of a row of the trained model; None where its config sets no limit."""
         trained = next(iter(self.networks()))
@@ -215,32 +178,6 @@ class RLHFModule(PlainTrainerFiles, ABC):
         table = getattr(next(models, None), "get_input_embeddings", lambda: None)()
         number = getattr(table, "num_embeddings", None)
         return number if isinstance(number, int) else None
-
-    @property
-    def num_data_ranks(self) -> int:
-        """Ranks that see different rows, over which the strategy averages gradients."""
-        kwargs = getattr(self.trainer.strategy, "distributed_sampler_kwargs", None) or {}
-        return int(kwargs.get("num_replicas", self.trainer.world_size))
-
-    @property
-    def loss_scale(self) -> int:
-        """What turns `sum / N` into the global mean's gradient.
-
-        Lightning divides by `accumulate_grad_batches` and strategies average over ranks; N already counts the whole
-        accumulation window over all ranks.
-        """
-        return self.trainer.accumulate_grad_batches * self.num_data_ranks
-
-    @property
-    def scales_loss(self) -> bool:
-        """Whether the loss is scaled up for the backward pass, so that gradients do not vanish in half precision."""
-        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
-
-    def sum_over_ranks(self, value: Tensor) -> Tensor:
-        """The sum over all ranks, in the tensor's own dtype."""
-        if self.trainer.world_size == 1:
-            return value
-        return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum")
 
     @property
     def plugins(self) -> dict[str, str]:
@@ -265,10 +202,6 @@ class RLHFModule(PlainTrainerFiles, ABC):
                 self.write_model(path)
         self.trainer.strategy.barrier("model is written")
 
-    def gather_over_ranks(self, own: Any) -> list[Any]:
-        """What every rank gives, in rank order, on every rank."""
-        return gathered(own)
-
     def describe_batch(self, batch_idx: int) -> str:
         """Which rows a training batch of this epoch holds, for a message; empty where that cannot be told."""
         rows_of_batch = getattr(self.trainer.train_dataloader, "places", None)
@@ -279,10 +212,6 @@ class RLHFModule(PlainTrainerFiles, ABC):
         """`outputs` of the weights as they are, without a trace: no dropout, no graph, the modes as before."""
         with evaluation_mode(self), self.trainer.precision_plugin.forward_context():
             return self.outputs(batch)
-
-    def log_global(self, values: Mapping[str, Any], **options: Any) -> None:
-        """Logs numbers that are the same on all ranks, without Lightning's advice to reduce them."""
-        self.log_dict(values, sync_dist=self.trainer.world_size > 1, **options)
 
     @contextmanager
     def whole_weights(self, *networks: nn.Module) -> Iterator[None]:
@@ -464,33 +393,7 @@ class RLHFModule(PlainTrainerFiles, ABC):
         self.window_loss.reset()
 
 
-def _settings(adapter: object) -> dict[str, Any]:
-    """What an adapter's trained weights stand and fall with; dropout may change."""
-    settings = {} if adapter is None else vars(adapter)
-    kept = {name: value for name, value in settings.items() if name != "dropout" and _is_plain(value)}
-    return {"adapter": None if adapter is None else type(adapter).__name__} | {
-        f"adapter.{name}": value for name, value in kept.items()
-    }
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, Mapping):
-        return all(_is_plain(member) for member in value.values())
-    if isinstance(value, list | tuple):
-        return all(_is_plain(member) for member in value)
-    return value is None or type(value) in (bool, int, float, str)
-
-
 def named_rows(places: Sequence[str], most: int = 8) -> str:
     """Rows by their file and line, not more than can be looked at."""
     more = f" and {len(places) - most} more" if len(places) > most else ""
     return f"rows {', '.join(places[:most])}{more}"
-
-
-def gathered(own: Any) -> list[Any]:
-    """What every rank gives, in rank order, on every rank."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [own]
-    everyone: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everyone, own)
-    return everyone

@@ -18,10 +18,11 @@ from lightning_rlhf.models import (
     ActorCritic,
     LoadedScalarModel,
 )
-from lightning_rlhf.modules.base import RLHFModule, gathered, named_rows
+from lightning_rlhf.modules.base import RLHFModule, named_rows
 from lightning_rlhf.modules.heldout import HeldoutResponses
 from lightning_rlhf.modules.optimization import LRSchedule
 from lightning_rlhf.modules.scorers import RunScorers, Surroundings
+from lightning_rlhf.modules.surroundings import gathered
 from lightning_rlhf.plugin_system.interfaces import RewardFunction
 from lightning_rlhf.rollout import (
     Evaluation,

@@ -22,7 +22,6 @@ from lightning_rlhf.models import (
     require_savable_language_model,
     save_language_model,
 )
-from lightning_rlhf.modules.base import gathered
 from lightning_rlhf.modules.early_gradients import with_gradients_taken
 from lightning_rlhf.modules.invariants import (
     assert_gradients,
@@ -35,6 +34,7 @@ from lightning_rlhf.modules.on_policy import OnPolicyModule
 from lightning_rlhf.modules.optimization import LRSchedule
 from lightning_rlhf.modules.policy_update import PolicyUpdate
 from lightning_rlhf.modules.scorers import RunScorers
+from lightning_rlhf.modules.surroundings import gathered
 from lightning_rlhf.plugin_system.interfaces import ModelSource, RankingConverter, RewardFunction
 from lightning_rlhf.rollout import (
     CollectedRollout,
