@@ -54,7 +54,9 @@ def file_format_of(path: str) -> FileFormat:
     return _SUFFIXES[suffix]
 
 
-def read_rows(path: Path, file_format: FileFormat, text_unit: TextUnit = "line") -> Iterator[NumberedRow]:
+def read_rows(
+    path: Path, file_format: FileFormat, text_unit: TextUnit = "line", *, one_object: bool = False
+) -> Iterator[NumberedRow]:
     """The rows of a file in their order.
 
     Args:
@@ -62,6 +64,7 @@ def read_rows(path: Path, file_format: FileFormat, text_unit: TextUnit = "line")
         file_format: how to read it.
         text_unit: what is one row of a text file: a line, or a paragraph (lines up to a blank one). Blank lines are no
             rows.
+        one_object: a json file may also hold one object, which is its only row.
 
     Yields:
         Line or row number, and the row as a dict of its fields (whatever stands there, in jsonl and json) or a
@@ -76,7 +79,7 @@ def read_rows(path: Path, file_format: FileFormat, text_unit: TextUnit = "line")
             if file_format == "jsonl":
                 rows = _json_rows(stream, path) if _holds_array(stream) else _jsonl_rows(stream)
             elif file_format == "json":
-                rows = _json_rows(stream, path)
+                rows = _json_rows(stream, path, one_object=one_object)
             elif file_format in ("csv", "tsv"):
                 rows = _csv_rows(stream, path, "\t" if file_format == "tsv" else ",")
             elif file_format == "parquet":
@@ -148,14 +151,21 @@ def _jsonl_rows(stream: IO[bytes]) -> Iterator[NumberedRow]:
             yield number, RecordError(f"a line must be JSON, got {json_fault(error)}.")
 
 
-def _json_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:
+def _json_rows(stream: IO[bytes], path: Path, *, one_object: bool = False) -> Iterator[NumberedRow]:
     raw = stream.read().removeprefix(b"\xef\xbb\xbf")
     if not raw.strip():
         return
     try:
         text = raw.decode("utf-8", "surrogateescape")  # a broken byte spoils its own row only
         if text.lstrip(" \t\n\r")[:1] != "[":
-            raise DataError(f"{path} must hold one JSON array of rows, got {type(parsed_json(text)).__name__}.")
+            value = parsed_json(text)
+            if not (one_object and isinstance(value, dict)):
+                raise DataError(
+                    f"{path} must hold one JSON array of rows, got {type(value).__name__}. Rows in a list of an object "
+                    "are reached with `explode`."
+                )
+            yield 1, value
+            return
         yield from enumerate(array_members(text), start=1)
     except json.JSONDecodeError as error:
         lines = error.msg == "Extra data" and ".jsonl" not in path.suffixes

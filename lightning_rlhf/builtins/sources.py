@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lightning_rlhf.builtins.files import FileFormat, TextUnit, file_format_of, num_rows, read_rows
+from lightning_rlhf.builtins.nesting import exploded_rows, explosion_steps
 from lightning_rlhf.builtins.paths import files_of, local_path, names_one_file, path_list, splits_of
 from lightning_rlhf.builtins.rows import KINDS, RecordKind, RowReader
 from lightning_rlhf.builtins.splitting import assigned_split, check_fractions
@@ -42,15 +43,15 @@ class _Records:
         self.unread_fields.clear()
         reader.unread = self.unread_fields
         num_rows = num_held_out = 0
-        for origin, number, row, text_cells in source._rows(self._part):
-            reader.text_cells = text_cells
+        for origin, number, place, row in self._single_rows(reader):
             try:
                 if isinstance(row, RecordError):
                     raise row
                 record = reader.record(row)
             except RecordError as error:
                 if self._split == self._part:  # no prompt, no hash: a bad row is told of once, where it was read
-                    yield BadRowError(str(error), origin=origin, line=number), origin, number
+                    rule = f"at {place}: {error}" if place else str(error)
+                    yield BadRowError(rule, origin=origin, line=number), origin, number
                 continue
             num_rows += 1
             if source._split_of(record, self._part) == self._split:
@@ -65,6 +66,16 @@ class _Records:
             f"{name} {self._source._fractions()[self._split]:g} of {num_rows} rows holds out none: a hash of each "
             f"prompt decides. Raise {name}, or name a file for the {self._split} split in `path`."
         )
+
+    def _single_rows(self, reader: RowReader) -> Iterator[tuple[str, int, str, Any]]:
+        """Origin, line, the place in the row that was taken apart, and the row; the reader is told of text cells."""
+        for origin, number, row, text_cells in self._source._rows(self._part):
+            reader.text_cells = text_cells
+            if isinstance(row, RecordError):
+                yield origin, number, "", row
+                continue
+            for place, piece in exploded_rows(row, self._source._steps, text_cells=text_cells):
+                yield origin, number, place, piece
 
 
 class _SizedRecords(_Records):
@@ -87,8 +98,11 @@ class _RowSource(DataSource):
         val_fraction: float,
         test_fraction: float,
         kind: RecordKind | None,
+        explode: str | None,
     ) -> None:
         check_fractions(val_fraction, test_fraction)
+        self.explode = explode
+        self._steps = explosion_steps(explode)
         self.columns = dict(columns or {})
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
@@ -116,7 +130,8 @@ class _RowSource(DataSource):
         part = "train" if self._fractions()[split] else split
         if not self._has(part):
             return ()
-        length = None if any(self._fractions().values()) and part == "train" else self._num_rows(part)
+        counted = not self._steps and not (any(self._fractions().values()) and part == "train")
+        length = self._num_rows(part) if counted else None
         return _Records(self, part, split) if length is None else _SizedRecords(self, split, length)
 
     def _fractions(self) -> dict[str, float]:
@@ -165,6 +180,8 @@ class FileSource(_RowSource):
         kind: what a row is: text, demonstration, ranking or prompt; null reads it from the row's fields.
         file_format: jsonl, json, csv, tsv, parquet, arrow or text; null reads it from the file's name.
         text_unit: what is one row of a text file: a line, or a paragraph, which ends at a blank line.
+        explode: the field whose list becomes rows of their own, or a path through lists (`paragraphs.qas`); the fields
+            of the outer levels stay. `columns` maps what comes out.
     """
 
     offline = True
@@ -178,8 +195,9 @@ class FileSource(_RowSource):
         kind: RecordKind | None = None,
         file_format: FileFormat | None = None,
         text_unit: TextUnit = "line",
+        explode: str | None = None,
     ) -> None:
-        super().__init__(columns, val_fraction, test_fraction, kind)
+        super().__init__(columns, val_fraction, test_fraction, kind, explode)
         self.path = path
         self.file_format = file_format
         self.text_unit = text_unit
@@ -215,7 +233,7 @@ class FileSource(_RowSource):
     def _rows(self, part: str) -> Iterator[tuple[str, int, Any, bool]]:
         for file in self._files(part):
             file_format = self._format(file)
-            for number, row in read_rows(local_path(file), file_format, self.text_unit):
+            for number, row in read_rows(local_path(file), file_format, self.text_unit, one_object=bool(self._steps)):
                 if file_format == "text" and self._reads_prompts and isinstance(row, dict):
                     row = {"prompt": row["text"]}
                 yield file, number, row, file_format in ("csv", "tsv")
@@ -246,6 +264,8 @@ class HubSource(_RowSource):
         val_fraction: share of the prompts to hold out for validation, chosen by a hash of the prompt.
         test_fraction: share of the prompts to hold out for testing.
         kind: what a row is: text, demonstration, ranking or prompt; null reads it from the row's fields.
+        explode: the field whose list becomes rows of their own, or a path through lists (`paragraphs.qas`); the fields
+            of the outer levels stay. `columns` maps what comes out.
     """
 
     def __init__(
@@ -258,8 +278,9 @@ class HubSource(_RowSource):
         val_fraction: float = 0.0,
         test_fraction: float = 0.0,
         kind: RecordKind | None = None,
+        explode: str | None = None,
     ) -> None:
-        super().__init__(columns, val_fraction, test_fraction, kind)
+        super().__init__(columns, val_fraction, test_fraction, kind, explode)
         self.name = name
         self.config = config
         self.splits = splits

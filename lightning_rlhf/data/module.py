@@ -392,3 +392,8 @@ def _report(tally: Tally, label: str, source: DataSource) -> None:
         line = f"{source_name(source)}, {label}: {', '.join([f'{tally.num_rows} rows', *left_out])}{losses}."
         many_lost = tally.num_too_long > _MANY_LOST * tally.num_records
         (rank_zero_warn if tally.num_skipped or many_lost else rank_zero_info)(line)
+    if tally.columns_left_out:
+        rank_zero_warn(
+            f"{source_name(source)}, {label}: columns of a prompt must hold values that JSON has, got bytes in "
+            f"{', '.join(map(repr, tally.columns_left_out))}. They are left out: reward functions do not get them."
+        )

@@ -56,6 +56,8 @@ class Tally:
     """Fields of rows that nothing reads, and how many rows have them, where the source tells."""
     greatest_id: int = 0
     """Of all tokens: what the model must have embeddings for."""
+    columns_left_out: list[str] = field(default_factory=list)
+    """Columns of prompts that hold bytes, which reward functions are not given."""
 
     def count(self, tokens: int, kept_tokens: int, targets: int = 0, kept_targets: int = 0) -> None:
         """Counts a record whose rows hold all of its tokens, some of them, or none."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lightning_rlhf.data.json_columns import json_columns
 from lightning_rlhf.data.row_base import Row, Supervise, Tally, Tokenization
 from lightning_rlhf.data.shortening import Shortener
 from lightning_rlhf.data.tokenization import Encoded, PromptFormatter
@@ -275,14 +276,8 @@ class PromptRows(Tokenization):
         if kept is None:
             return
         messages, ids = kept
-        try:
-            stored = json.dumps(columns, ensure_ascii=False)
-            stored.encode()  # half a surrogate pair could not be written anywhere
-        except (TypeError, ValueError, RecursionError) as error:
-            raise RecordError(
-                f"the columns of a prompt must hold JSON values (text, numbers, lists, objects), got {error}. Convert "
-                "the column, or leave it out of the file."
-            ) from None
+        stored, left_out = json_columns(columns)
+        tally.columns_left_out.extend(name for name in dict.fromkeys(left_out) if name not in tally.columns_left_out)
         yield {
             "prompt_ids": ids,
             "text": self.formatter.render_prompt(messages),

@@ -1,6 +1,10 @@
+import datetime
 import json
+from decimal import Decimal
 
 import lightning as L
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -281,6 +285,30 @@ def test_prompt_data_trains_on_the_modules_rollout_loader(fakes, simple_tokenize
     assert batch.details.columns == [{}, {"label": 1}]
     assert batch.row_ids.tolist() == [1, 0]
     assert model.heldout[0].details.texts == ["f"]
+
+
+def test_times_and_decimals_become_text_and_bytes_are_left_out_with_one_warning(
+    fakes, simple_tokenizer, trainer, tmp_path
+):
+    class Module(PromptModule, fakes.TinyModule):
+        pass
+
+    when = datetime.datetime(2026, 1, 2, 3, 4, 5)
+    rows = [
+        {"prompt": letter, "when": when, "days": [when.date()], "price": Decimal("0.10"), "took": when - when}
+        | {"image": {"bytes": b"\x89", "path": "a.png"}, "parts": [b"a", b"b"], "level": 1}
+        for letter in "ab"
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    model = Module(simple_tokenizer)
+    data = PromptData(FileSource(str(tmp_path / "rows.parquet")), fakes.JoinedTemplate())
+    with pytest.warns(UserWarning, match="got bytes in") as caught:
+        trainer(num_sanity_val_steps=0).fit(model, datamodule=data)
+    assert ["'image.bytes', 'parts'. They are left out" in str(each.message) for each in caught].count(True) == 1
+    assert model.prompts.batch([1]).details.columns == [
+        {"when": "2026-01-02T03:04:05", "days": ["2026-01-02"], "price": "0.10", "took": "0:00:00"}
+        | {"image": {"path": "a.png"}, "level": 1}
+    ]
 
 
 def test_ptx_batches_walk_through_the_rows_by_step(fakes, simple_tokenizer, trainer):
