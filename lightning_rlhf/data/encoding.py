@@ -106,6 +106,18 @@ class PieceEncoder:
         text = self._decode([*self._anchor, *ids])[len(self._anchor_text) :]
         return text.removeprefix(" ") if self._joins_words else text
 
+    def decode_next(self, previous: int | None, index: int, *, alone: str) -> str:
+        """The text that a token adds after another one.
+
+        Args:
+            previous: the token before it, if there is one.
+            index: the token.
+            alone: its text by itself, which differs where a tokenizer that forgets spaces writes one between the two.
+        """
+        if not self._joins_words or previous is None:
+            return alone
+        return self._decode([previous, index])[len(self._decode([previous])) :]
+
     def decode_whole(self, ids: Sequence[int]) -> str:
         """The text of ids that begin a text."""
         return self._decode(ids)

@@ -43,8 +43,7 @@ def bos_fault(formatter: PromptFormatter) -> TemplateFault | None:
     if bos is None or not (scattered or ids[:2] == [bos, bos]):
         return None
     return TemplateFault(
-        f"more than one {formatter.tokenizer.bos_token} ({bos}) at the beginning: "
-        f"{''.join(formatter.response_tokens(ids[:8]))}",
+        f"more than one {formatter.tokenizer.bos_token} ({bos}) at the beginning: {formatter.shown(ids[:8])}",
         "Write the BOS in the template or leave it to the tokenizer, which adds one where none is: at the very start, "
         "as one token, once.",
     )
@@ -58,8 +57,8 @@ def joint_fault(formatter: PromptFormatter) -> TemplateFault | None:
         if joined != whole:
             return TemplateFault(
                 "what generation continues is not what training saw: prompt and response give "
-                f"{''.join(formatter.response_tokens(joined))}, the dialogue "
-                f"{''.join(formatter.response_tokens(whole))}",
+                f"{formatter.shown(joined)}, the dialogue "
+                f"{formatter.shown(whole)}",
                 "Let render() of the template write the same text for a turn whether or not another follows it.",
             )
     return None

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rlhf.checkpoints.fingerprints import text_fingerprint
 from lightning_rlhf.data.encoding import PieceEncoder
 from lightning_rlhf.data.template_choice import PROBES, look_of, record_of
+from lightning_rlhf.data.token_texts import TokenText, TokenTexts
 from lightning_rlhf.errors import TemplateError
 from lightning_rlhf.models import RecordedTemplate
 from lightning_rlhf.plugin_system.interfaces import PromptTemplate, Segment
@@ -70,7 +71,7 @@ class PromptFormatter:
         self.tokenizer = tokenizer
         self._encoder = PieceEncoder(tokenizer)
         self._prefix_ids = self._encoder.prefix_ids
-        self._token_texts: dict[int, str] = {}
+        self._token_texts = TokenTexts(self._encoder)
         self.stop_ids: tuple[int, ...] = self._find_stop_ids()
         """Tokens that end a response: the tokenizer's EOS first, if it has one."""
         self._protect_markers()
@@ -196,10 +197,24 @@ class PromptFormatter:
         return text.removesuffix(ending)
 
     def response_tokens(self, ids: Sequence[int]) -> list[str]:
-        """The text of each token, special and stop tokens included."""
-        for index in set(ids) - self._token_texts.keys():
-            self._token_texts[index] = self._encoder.decode([index])
-        return [self._token_texts[index] for index in ids]
+        """The text of each token, special and stop tokens included, the same wherever it stands.
+
+        A token that holds a part of a character only is written as its bytes: `<0xE4>`.
+        """
+        return [self._token_texts.of(index) for index in ids]
+
+    def token_texts(self, ids: Sequence[int], before: int | None = None) -> list[TokenText]:
+        """The text of tokens in order, special tokens included: neighbours that make a character together are one.
+
+        Args:
+            ids: the tokens.
+            before: the token in front of them, if there is one.
+        """
+        return self._token_texts.joined(ids, before)
+
+    def shown(self, ids: Sequence[int]) -> str:
+        """The text of tokens for a person to read, special tokens included."""
+        return "".join(part.text for part in self.token_texts(ids))
 
     @cached_property
     def _unwritten_ids(self) -> frozenset[int | None]:

@@ -166,8 +166,9 @@ class RewardFunction(_Configurable, ABC):
             prompts: as rendered for the policy.
             responses: decoded, without special and stop tokens.
             **columns: one entry per response. Reserved names: `messages` (the dialogue so far), `response_tokens`
-                (strings, the stop token included), `stopped` (bool) and `prefilled` (what the prompt already wrote in
-                the assistant's name, such as `<think>`, else empty); every other name is a field of the row.
+                (strings, the stop token included; a part of a character as its bytes, `<0xE4>`), `stopped` (bool) and
+                `prefilled` (what the prompt already wrote in the assistant's name, such as `<think>`, else empty);
+                every other name is a field of the row.
         """
 
 

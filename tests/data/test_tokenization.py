@@ -378,3 +378,17 @@ def test_a_response_keeps_all_special_tokens_but_bos_eos_padding_and_stops(fakes
     around = [tokenizer.bos_token_id, *ids, tokenizer.pad_token_id, tokenizer.eos_token_id, *ids]
     assert formatter.decode_response(around) == "<think>2+2</think>4"
     assert formatter.decode([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]) == "<think>2+2</think>4"
+
+
+def test_a_reward_function_sees_the_bytes_of_a_part_of_a_character_and_a_person_the_character(fakes):
+    formatter = PromptFormatter(fakes.JoinedTemplate(), fakes.byte_tokenizer())
+    ids = formatter.encode_response(DIALOGUE[:1], "é!")
+    assert formatter.response_tokens(ids) == ["<0xC3>", "<0xA9>", "!", "</s>"]
+    assert formatter.shown(ids) == "é!</s>"
+
+
+def test_the_shown_text_of_a_wordpiece_tokenizer_has_spaces_between_words_and_none_in_chinese(wordpiece, fakes):
+    formatter = PromptFormatter(fakes.JoinedTemplate(), wordpiece)
+    ids = formatter.encode_response([Message("user", "猫？")], "猫很大 hello worlds")
+    assert formatter.shown(ids[:-1]) == "猫很大hello worlds"
+    assert "".join(part.text for part in formatter.token_texts(ids[4:-1], ids[3])) == " worlds"

@@ -9,20 +9,21 @@ from rich.text import Text
 
 from lightning_rlhf.cli.doctor.check import CheckResult, Status
 from lightning_rlhf.cli.doctor.subject import Subject
+from lightning_rlhf.cli.row_text import Kind, Piece, marked, pieces_of, windowed
 from lightning_rlhf.terminal import visible
 
 __all__ = ["ShownRow", "print_result", "print_rows", "shown_rows", "summary"]
 
 _COLOURS = {Status.PASS: "green", Status.WARN: "yellow", Status.FAIL: "bold red"}
+_TOKEN_COLOURS = {Kind.LEARNED: "bold green", Kind.PROMPT: "dim", Kind.LEFT_OUT: "cyan"}
 _MOST_TOKENS = 400
 
 
 class ShownRow(NamedTuple):
-    """A row of tokens to be shown in colour."""
+    """A row of tokens to be shown in colour, or what is learned of it with what stands around that."""
 
     title: str
-    tokens: list[str]
-    learned: list[bool]
+    pieces: list[Piece]
 
 
 def print_result(console: Console, result: CheckResult) -> None:
@@ -41,18 +42,9 @@ def summary(results: Sequence[CheckResult], seconds: float) -> str:
 
 def print_rows(console: Console, rows: Iterable[ShownRow]) -> None:
     """Rows as the model sees them, what is learned in green; between ⟦ ⟧ where there are no colours."""
-    has_colours = console.color_system is not None
     for row in rows:
         console.print(Text(row.title, "bold"))
-        line = Text()
-        for place, (token, learned) in enumerate(zip(row.tokens, row.learned, strict=True)):
-            before = place > 0 and row.learned[place - 1]
-            if learned != before and not has_colours:
-                line.append("⟦" if learned else "⟧")
-            line.append(visible(token), "bold green" if learned else "dim")
-        if row.learned and row.learned[-1] and not has_colours:
-            line.append("⟧")
-        console.print(line, soft_wrap=True)
+        console.print(marked(row.pieces, _TOKEN_COLOURS, brackets=console.color_system is None), soft_wrap=True)
 
 
 def shown_rows(subject: Subject, number: int = 2) -> Iterator[ShownRow]:
@@ -62,7 +54,6 @@ def shown_rows(subject: Subject, number: int = 2) -> Iterator[ShownRow]:
         subject: the run.
         number: rows at most.
     """
-    formatter = subject.formatter
     for place, row in enumerate(subject.sample.rows[:number]):
         if subject.stage == "sft":
             title, ids, learned = "learned", row["input_ids"], row["supervised"]
@@ -74,6 +65,8 @@ def shown_rows(subject: Subject, number: int = 2) -> Iterator[ShownRow]:
             sampled = subject.sampled.sampled
             title, response = "sampled", sampled.response_ids[place][sampled.completion_mask[place]].tolist()
             ids, learned = row["prompt_ids"] + response, [False] * len(row["prompt_ids"]) + [True] * len(response)
-        tokens = formatter.response_tokens(ids)
-        cut = f", the first {_MOST_TOKENS} of {len(ids)} tokens" if len(ids) > _MOST_TOKENS else ""
-        yield ShownRow(f"row {place} ({title} in green{cut})", tokens[:_MOST_TOKENS], list(learned)[:_MOST_TOKENS])
+        kinds = [Kind.LEARNED if is_learned else Kind.PROMPT for is_learned in learned]
+        pieces = windowed(pieces_of(subject.formatter, ids, kinds), _MOST_TOKENS)
+        shown = sum(piece.num_tokens for piece in pieces if piece.kind is not Kind.LEFT_OUT)
+        cut = f", {shown} of {len(ids)} tokens" if shown < len(ids) else ""
+        yield ShownRow(f"row {place} ({title} in green{cut})", pieces)

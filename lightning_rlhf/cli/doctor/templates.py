@@ -76,7 +76,7 @@ class SupervisedText(Check):
         rows = formatter.encode_turns(TURNS)
         learned = [index for row in rows for index, supervised in zip(*row, strict=True) if supervised]
         several = f", in {len(rows)} rows: the template writes a turn otherwise once another follows it"
-        shown = visible("".join(formatter.response_tokens(learned)))
+        shown = visible(formatter.shown(learned))
         yield self.passed(f"learned of a dialogue: {shown}{several if len(rows) > 1 else ''}")
 
 

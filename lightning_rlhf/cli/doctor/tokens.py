@@ -110,7 +110,7 @@ class OneBOS(Check):
         doubled = next((ids for ids in map(row_ids, subject.sample.rows) if ids[:2] == [bos, bos]), None)
         fault = bos_fault(formatter)
         if fault is None and doubled is not None:
-            shown = "".join(formatter.response_tokens(doubled[:8]))
+            shown = formatter.shown(doubled[:8])
             fault = TemplateFault(f"more than one {named} at the beginning: {shown}", "Leave the BOS out of the rows.")
         if fault is not None:
             yield self.failed(visible(fault.finding), fault.fix)

@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> int:
         prepared = UnstartedRun(words, own.stage).build()
         inspection = _inspected(prepared, _row(prepared, own.split, own.row), own.row)
     title = f"row {own.row} of {source_name(prepared.data.source)}, {own.split}"
-    inspection = replace(inspection, title=title)
+    inspection = replace(inspection.without_tokens() if own.text else inspection, title=title)
     if own.html is None:
         wide = None if sys.stdout.isatty() else _WIDTH_OF_FILES
         print_inspection(Console(file=sys.stdout, highlight=False, width=wide), inspection)
@@ -76,17 +76,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-rlhf inspect",
         usage=(
-            "lightning-rlhf inspect [--config FILE] [--stage STAGE] --row N [--split SPLIT] [--html FILE] "
-            "[--name value ...]"
+            "lightning-rlhf inspect [--config FILE] [--stage STAGE] [--row N] [--split SPLIT] [--text] "
+            "[--html FILE] [--name value ...]"
         ),
-        description="Show one row as the model sees it, before anything is trained: tokens, ids, masks and what is "
-        "learned; the candidates of a ranking with their scores; in PPO the sampled responses with everything that is "
-        "computed on each token.",
+        description="Show one row as the model sees it, before anything is trained: its text with what is learned "
+        "marked, tokens, ids and masks; the candidates of a ranking with their scores; in PPO the sampled responses "
+        "with everything that is computed on each token.",
         epilog="All other options are those of `lightning-rlhf fit`.",
         allow_abbrev=False,
     )
-    parser.add_argument("--row", type=_not_negative, required=True, help="which one, counted from 0")
+    parser.add_argument("--row", type=_not_negative, default=0, help="which one, counted from 0 (default: 0)")
     parser.add_argument("--split", choices=SPLITS, default="train", help="where it stands (default: train)")
+    parser.add_argument("--text", action="store_true", help="the row as text alone, without a line for each token")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page instead of printing tables")
     parser.add_argument("--stage", choices=list(STAGES), help="the stage, where the config does not name its classes")
     return parser

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from lightning_rlhf.batches import DemonstrationBatch
-from lightning_rlhf.cli.inspect.tables import Inspection, Kind, Table, number
+from lightning_rlhf.cli.inspect.tables import Inspection, Kind, RowText, Table, number
 from lightning_rlhf.cli.prepared import PreparedRun
-from lightning_rlhf.data import DemonstrationData
+from lightning_rlhf.cli.row_text import piece_column, pieces_of
+from lightning_rlhf.data import DemonstrationData, PromptFormatter
 from lightning_rlhf.data.collation import collate_demonstrations, collate_packed
 from lightning_rlhf.data.rows import Row
 from lightning_rlhf.functional import token_logprobs
@@ -31,7 +32,7 @@ def inspect_demonstration(run: PreparedRun, row: Row) -> Inspection:
     columns: dict[str, list[str]] = {
         "at": [str(place) for place in tokens.position_ids[0].tolist()],
         "id": [str(index) for index in ids],
-        "token": formatter.response_tokens(ids),
+        "token": piece_column(formatter, ids),
         "attention": ["1" if real else "0" for real in tokens.attention_mask[0].tolist()],
     }
     if tokens.segment_ids is not None:
@@ -46,7 +47,18 @@ def inspect_demonstration(run: PreparedRun, row: Row) -> Inspection:
         "template": type(formatter.template).__name__,
     }
     lines = [list(line) for line in zip(*columns.values(), strict=True)]
-    return Inspection("", facts, [Table("tokens", list(columns), lines, kinds)])
+    starts = [place for place, position in enumerate(tokens.position_ids[0].tolist()) if position == 0]
+    texts = _texts(formatter, ids, kinds, starts)
+    return Inspection("", facts, texts, [Table("tokens", list(columns), lines, kinds)])
+
+
+def _texts(formatter: PromptFormatter, ids: list[int], kinds: list[Kind], starts: list[int]) -> list[RowText]:
+    """Each document of the row."""
+    titles = ["text"] if len(starts) == 1 else [f"document {place}" for place in range(len(starts))]
+    return [
+        RowText(title, pieces_of(formatter, ids[start:end], kinds[start:end]))
+        for title, start, end in zip(titles, starts, [*starts[1:], len(ids)], strict=True)
+    ]
 
 
 @torch.no_grad()

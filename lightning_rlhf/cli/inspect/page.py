@@ -1,10 +1,12 @@
 """An inspection as a page that needs nothing else."""
 
 import html
+from itertools import groupby
 from pathlib import Path
 from string import Template
 
-from lightning_rlhf.cli.inspect.tables import Inspection, Table
+from lightning_rlhf.cli.inspect.tables import Inspection, RowText, Table
+from lightning_rlhf.cli.row_text import in_lines
 from lightning_rlhf.errors import ConfigError
 from lightning_rlhf.terminal import visible
 
@@ -23,18 +25,21 @@ table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular
 th, td { border-bottom: 1px solid #ddd; padding: .15rem .6rem; text-align: right; vertical-align: top; }
 th { position: sticky; top: 0; background: #fff; }
 .text { text-align: left; font-family: ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
+p.row { font-size: 1.05rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 .prompt { color: #767676; }
 .learned { background: #e7f6e7; }
 .stop { background: #f6e0f6; font-weight: bold; }
 @media (prefers-color-scheme: dark) { body, th { background: #111; color: #ddd; } th, td { border-color: #333; }
-  .prompt { color: #999; } .learned { background: #143014; } .stop { background: #3a163a; } }
+  p.row { font-size: 1.05rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+.prompt { color: #999; } .learned { background: #143014; } .stop { background: #3a163a; } }
 </style>
 </head>
 <body>
 <h1>$title</h1>
 <dl>$facts</dl>
-$tables
 <p>Learned tokens are green, those that end a response purple, what is only read grey.</p>
+$texts
+$tables
 </body>
 </html>
 """)
@@ -56,12 +61,21 @@ def write_page(path: Path, inspection: Inspection) -> None:
         facts="".join(
             f"<dt><b>{_escaped(name)}</b></dt><dd>{_escaped(fact)}</dd>" for name, fact in inspection.facts.items()
         ),
+        texts="\n".join(_text(text) for text in inspection.texts),
         tables="\n".join(_table(table) for table in inspection.tables),
     )
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--html must name a file that can be written, got {path}: {error.strerror}.") from error
+
+
+def _text(text: RowText) -> str:
+    spans = []
+    for kind, members in groupby(text.pieces, key=lambda piece: piece.kind):
+        joined = "".join(piece.text for piece in members)
+        spans.append(f'<span class="{kind}">{html.escape(in_lines(joined))}</span>')
+    return f'<h2>{_escaped(text.title)}</h2>\n<p class="row">{"".join(spans)}</p>'
 
 
 def _table(table: Table) -> str:

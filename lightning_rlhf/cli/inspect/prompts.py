@@ -5,8 +5,9 @@ from typing import Any
 from torch import Tensor
 
 from lightning_rlhf.batches import Rollout
-from lightning_rlhf.cli.inspect.tables import Inspection, Kind, Table, number
+from lightning_rlhf.cli.inspect.tables import Inspection, Kind, RowText, Table, number
 from lightning_rlhf.cli.prepared import PreparedRun
+from lightning_rlhf.cli.row_text import piece_column, pieces_of
 from lightning_rlhf.data.collation import collate_prompts
 from lightning_rlhf.data.rows import Row
 from lightning_rlhf.functional import kl_k1
@@ -48,18 +49,19 @@ def inspect_prompt(run: PreparedRun, row: Row, position: int) -> Inspection:
         "gamma, lambda": f"{module.settings.gamma:g}, {module.settings.gae_lambda:g}",
         "advantages": "before whitening, which takes the whole rollout",
     }
-    tables = [_prompt(run, row["prompt_ids"])]
-    tables += [_response(run, collected, place) for place in range(len(collected.samples))]
-    return Inspection("", facts, tables)
+    shown = [_prompt(run, row["prompt_ids"])]
+    shown += [_response(run, collected, place) for place in range(len(collected.samples))]
+    return Inspection("", facts, [text for text, _ in shown], [table for _, table in shown])
 
 
-def _prompt(run: PreparedRun, ids: list[int]) -> Table:
-    texts = run.data.formatter.response_tokens(ids)
+def _prompt(run: PreparedRun, ids: list[int]) -> tuple[RowText, Table]:
+    formatter, kinds = run.data.formatter, [Kind.PROMPT] * len(ids)
+    texts = piece_column(formatter, ids)
     lines = [[str(place), str(index), text] for place, (index, text) in enumerate(zip(ids, texts, strict=True))]
-    return Table("prompt", _HEADINGS[:3], lines, [Kind.PROMPT] * len(ids))
+    return RowText("prompt", pieces_of(formatter, ids, kinds)), Table("prompt", _HEADINGS[:3], lines, kinds)
 
 
-def _response(run: PreparedRun, collected: CollectedRollout, place: int) -> Table:
+def _response(run: PreparedRun, collected: CollectedRollout, place: int) -> tuple[RowText, Table]:
     rollout, sample = collected.rollout, collected.samples[place]
     kept = rollout.completion_mask[place]
     ids = rollout.response_ids[place][kept].tolist()
@@ -70,13 +72,14 @@ def _response(run: PreparedRun, collected: CollectedRollout, place: int) -> Tabl
     lines = [
         [str(start + index), str(token_id), text, "1" if learned else "0", *(column[index] for column in numbers)]
         for index, (token_id, text, learned) in enumerate(
-            zip(ids, formatter.response_tokens(ids), rollout.loss_mask[place][kept].tolist(), strict=True)
+            zip(ids, piece_column(formatter, ids), rollout.loss_mask[place][kept].tolist(), strict=True)
         )
     ]
     scores = ", ".join(f"{name} {number(score)}" for name, score in sample.scores.items())
     ending = "stopped" if sample.stopped else "cut at max_response_length"
     title = f"response {place}: score {number(sample.score)} ({scores}), KL {number(sample.kl)}, {ending}"
-    return Table(title, _HEADINGS, lines, [Kind.STOP if i in formatter.stop_ids else Kind.LEARNED for i in ids])
+    kinds = [Kind.STOP if index in formatter.stop_ids else Kind.LEARNED for index in ids]
+    return RowText(title, pieces_of(formatter, ids, kinds)), Table(title, _HEADINGS, lines, kinds)
 
 
 def _columns(rollout: Rollout, token_rewards: Tensor) -> list[Tensor]:

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from lightning_rlhf.batches import RankingBatch
-from lightning_rlhf.cli.inspect.tables import Inspection, Kind, Table, number
+from lightning_rlhf.cli.inspect.tables import Inspection, Kind, RowText, Table, number
 from lightning_rlhf.cli.prepared import PreparedRun
+from lightning_rlhf.cli.row_text import piece_column, pieces_of
 from lightning_rlhf.data.collation import collate_rankings
 from lightning_rlhf.data.rows import Row
 
@@ -33,12 +34,12 @@ def inspect_ranking(run: PreparedRun, row: Row) -> Inspection:
         if module.head_was_trained
         else "of the base with a new head: they mean nothing before training",
     }
-    tables = [_overview(run, row, scores), _tokens(run, "prompt", 0, row["prompt_ids"], Kind.PROMPT)]
+    shown = [_tokens(run, "prompt", 0, row["prompt_ids"], Kind.PROMPT)]
     for place, (ids, score) in enumerate(zip(row["responses"], scores, strict=True)):
         if score is not None:
-            title = f"candidate {place}"
-            tables.append(_tokens(run, title, len(row["prompt_ids"]), ids, Kind.LEARNED, score))
-    return Inspection("", facts, tables)
+            shown.append(_tokens(run, f"candidate {place}", len(row["prompt_ids"]), ids, Kind.LEARNED, score))
+    tables = [_overview(run, row, scores), *(table for _, table in shown)]
+    return Inspection("", facts, [text for text, _ in shown], tables)
 
 
 def _overview(run: PreparedRun, row: Row, scores: list[float | None]) -> Table:
@@ -53,10 +54,12 @@ def _overview(run: PreparedRun, row: Row, scores: list[float | None]) -> Table:
         response = "not ranked: left out" if score is None else run.data.formatter.decode_response(ids)
         lines.append([str(place), *shown, str(len(ids)), response])
     headings = ["candidate", "rank", "reward", "target", "score", "tokens", "response"]
-    return Table("candidates", headings, lines, [Kind.PLAIN] * len(lines))
+    return Table("candidates", headings, lines, [Kind.PLAIN] * len(lines), of_tokens=False)
 
 
-def _tokens(run: PreparedRun, title: str, start: int, ids: list[int], kind: Kind, score: float | None = None) -> Table:
+def _tokens(
+    run: PreparedRun, title: str, start: int, ids: list[int], kind: Kind, score: float | None = None
+) -> tuple[RowText, Table]:
     formatter = run.data.formatter
     last = len(ids) - 1
     lines = [
@@ -67,7 +70,8 @@ def _tokens(run: PreparedRun, title: str, start: int, ids: list[int], kind: Kind
             "1",
             "" if score is None or place != last else number(score),
         ]
-        for place, (index, token) in enumerate(zip(ids, formatter.response_tokens(ids), strict=True))
+        for place, (index, token) in enumerate(zip(ids, piece_column(formatter, ids), strict=True))
     ]
     kinds = [Kind.STOP if kind is Kind.LEARNED and index in formatter.stop_ids else kind for index in ids]
-    return Table(title, ["at", "id", "token", "attention", "score"], lines, kinds)
+    table = Table(title, ["at", "id", "token", "attention", "score"], lines, kinds)
+    return RowText(title, pieces_of(formatter, ids, kinds)), table

@@ -1,22 +1,11 @@
-"""What is shown of a row: facts and tables of text, the same for the terminal and for a page."""
+"""What is shown of a row: facts, texts and tables of text, the same for the terminal and for a page."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
 
-__all__ = ["Inspection", "Kind", "Table", "number"]
+from lightning_rlhf.cli.row_text import Kind, Piece
 
-
-class Kind(StrEnum):
-    """What a line of a table is about; each has a colour."""
-
-    PROMPT = "prompt"
-    """Read, and not learned."""
-    LEARNED = "learned"
-    """Learned from: a supervised token, a token of a response."""
-    STOP = "stop"
-    """Learned, and ends a response."""
-    PLAIN = "plain"
+__all__ = ["Inspection", "Kind", "RowText", "Table", "number"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +17,27 @@ class Table:
         headings: one per column.
         lines: one entry per heading.
         kinds: one per line.
+        of_tokens: a line is a token.
     """
 
     title: str
     headings: Sequence[str]
     lines: Sequence[Sequence[str]]
     kinds: Sequence[Kind]
+    of_tokens: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RowText:
+    """A row, or a part of it, as text.
+
+    Args:
+        title: what it is.
+        pieces: what the tokens make.
+    """
+
+    title: str
+    pieces: Sequence[Piece]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +47,18 @@ class Inspection:
     Args:
         title: of the whole.
         facts: what holds for the row as a whole, by name.
+        texts: in the order to read them.
         tables: in the order to read them.
     """
 
     title: str
     facts: dict[str, str]
+    texts: list[RowText] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+
+    def without_tokens(self) -> "Inspection":
+        """The same without the tables that have a line for each token."""
+        return replace(self, tables=[table for table in self.tables if not table.of_tokens])
 
 
 def number(value: float) -> str:

@@ -6,6 +6,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lightning_rlhf.cli.inspect.tables import Inspection, Kind, Table
+from lightning_rlhf.cli.row_text import marked
 from lightning_rlhf.terminal import visible
 
 __all__ = ["print_inspection"]
@@ -15,7 +16,7 @@ _TEXT_COLUMNS = ("token", "response")
 
 
 def print_inspection(console: Console, inspection: Inspection) -> None:
-    """Facts, then tables.
+    """Facts, then texts, then tables.
 
     Args:
         console: where to.
@@ -24,6 +25,11 @@ def print_inspection(console: Console, inspection: Inspection) -> None:
     console.print(Text(visible(inspection.title), "bold"))
     for name, fact in inspection.facts.items():
         console.print(Text(f"{name}: {visible(fact)}"), soft_wrap=True)
+    brackets = console.color_system is None
+    for text in inspection.texts:
+        console.print()
+        console.print(Text(visible(text.title), "bold"), soft_wrap=True)
+        console.print(marked(text.pieces, _COLOURS, brackets=brackets, lines=True), soft_wrap=True)
     for table in inspection.tables:
         console.print()
         console.print(_rich(table))

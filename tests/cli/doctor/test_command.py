@@ -34,7 +34,8 @@ def config(tmp_path, monkeypatch):
     def write(stage: str, **arguments: object) -> str:
         Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[stage]))
         if stage == "ppo":
-            arguments = {"rewards": ["repetition"], "max_response_length": 8, "minibatch_size": 4} | arguments
+            length = {"class_path": "length", "init_args": {"unit": "characters"}}
+            arguments = {"rewards": [length], "max_response_length": 8, "minibatch_size": 4} | arguments
         module, data = CLASSES[stage]
         source = {"class_path": "file", "init_args": {"path": "rows.jsonl"}}
         text = yaml.safe_dump(
@@ -162,8 +163,7 @@ def test_what_is_learned_is_coloured(kit):
     with console.capture() as capture:
         print_rows(console, shown_rows(kit.subject("sft")))
     first = capture.get().splitlines()[1]
-    assert first.count("\x1b[1;32m") == 3  # "ab" and the stop token
-    assert "⟦" not in first
+    assert first == "\x1b[2m<s>say 0⏎\x1b[0m\x1b[1;32mab</s>\x1b[0m"
 
 
 @pytest.mark.parametrize(("stage", "title"), [("reward", "a best response"), ("ppo", "sampled")])
@@ -172,8 +172,9 @@ def test_the_first_two_rows_of_every_stage_are_shown(kit, stage, title):
     assert len(rows) == 2
     for row in rows:
         assert title in row.title
-        assert row.learned == sorted(row.learned)
-        assert "".join(row.tokens).startswith("<s>say")
+        kinds = [piece.kind for piece in row.pieces]
+        assert kinds == sorted(kinds, reverse=True)  # the prompt, then what is learned
+        assert "".join(piece.text for piece in row.pieces).startswith("<s>say")
 
 
 def test_the_page_lists_every_check_with_its_stages():

@@ -183,3 +183,48 @@ def test_a_bad_row_before_it_is_named(sft):
     assert status == 2
     assert "rows.jsonl:1" in err
     assert sft("--row=1", "--data.on_bad_row=skip", rows=[{"prompt": 7}, *DEMONSTRATIONS])[0] == 0
+
+
+CHINESE = [{"prompt": "今天？", "response": "很好\n😀"}]
+
+
+def test_the_first_row_is_shown_as_text_alone_with_what_is_learned_between_brackets(sft):
+    status, out, _ = sft("--text", rows=CHINESE)
+    assert status == 0
+    assert out.startswith("row 0 of file rows.jsonl, train\n")
+    assert out.endswith("\ntext\n<s>今天？⟦很好⏎\n😀</s>⟧\n")
+    assert lines(out) == []
+
+
+def test_tokens_that_make_a_character_together_are_shown_as_its_parts(sft):
+    _, out, _ = sft(rows=CHINESE)
+    assert [" ".join(row[2:4]) for row in lines(out)[1:4]] == ["今 1/3", "今 2/3", "今 3/3"]
+    assert "�" not in out
+
+
+def test_each_document_of_a_packed_row_is_a_text(sft):
+    _, out, _ = sft("--text", data_args={"packing": True, "max_length": 24})
+    assert "\ndocument 0\n<s>say 0⟦ab</s>⟧\n" in out
+    assert "\ndocument 1\n<s>say 1⟦abab</s>⟧\n" in out
+
+
+def test_the_text_of_a_ranking_is_its_prompt_and_candidates(reward):
+    _, out, _ = reward("--text")
+    assert "\nprompt\n<s>say 0\n" in out
+    assert "\ncandidate 1\n⟦bb</s>⟧\n" in out
+    assert "not ranked: left out" in out  # the table of candidates stays
+    assert "attention" not in out
+
+
+def test_the_text_of_a_prompt_stands_before_the_responses_to_it(ppo):
+    _, out, _ = ppo("--text", num_responses_per_prompt=2)
+    assert re.search(r"prompt\n<s>say 0\n\nresponse 0: score .*\n⟦.+⟧\n\nresponse 1: score .*\n⟦.+⟧\n", out, re.DOTALL)
+    assert lines(out) == []
+
+
+def test_the_page_shows_the_text_with_what_is_learned_marked(sft):
+    sft("--text", "--html=row.html", rows=[{"prompt": "<b>今天", "response": "很好"}])
+    page = Path("row.html").read_text(encoding="utf-8")
+    assert '<span class="prompt">&lt;s&gt;&lt;b&gt;今天</span><span class="learned">很好</span>' in page
+    assert '<span class="stop">&lt;/s&gt;</span>' in page
+    assert "<table>" not in page

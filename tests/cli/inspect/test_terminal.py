@@ -11,7 +11,7 @@ def shown(width):
     line = ["123", "5678", "token", "1", "-12.346", "-12.346", "0.0012", "-0.1234", "-0.1234", "-0.1234", "-0.1234"]
     file = io.StringIO()
     table = Table("response", _HEADINGS, [line], [Kind.LEARNED])
-    print_inspection(Console(file=file, width=width), Inspection("row", {"fact": "[red]"}, [table]))
+    print_inspection(Console(file=file, width=width), Inspection("row", {"fact": "[red]"}, tables=[table]))
     return line, file.getvalue()
 
 
