@@ -20,10 +20,13 @@ class StopRate(Check):
         lengths = sampled.completion_mask.sum(-1).float()
         rate, length = float(sampled.stopped.float().mean()), float(lengths.mean())
         facts = f"{rate:.0%} of {len(lengths)} sampled responses stop, mean length {length:.1f} tokens"
-        fix = (
-            "Start from a model whose supervised fine-tuning used this template and learned to stop, or raise "
-            f"max_response_length ({settings.max_response_length})."
-        )
+        fix = "Start from a model whose supervised fine-tuning used this template and learned to stop"
+        longest = max((len(row["prompt_ids"]) for row in subject.sample.rows), default=0)
+        positions = subject.module.max_positions
+        if positions is None or longest + settings.max_response_length < positions:
+            most = "" if positions is None else f", at most to {positions - longest}"
+            fix += f", or raise max_response_length ({settings.max_response_length}){most}"
+        fix += "."
         if settings.mask_unstopped and not rate:
             yield self.failed(f"{facts}: mask_unstopped leaves every one of them out of the loss", fix)
         elif rate < 0.2:

@@ -6,6 +6,7 @@ from itertools import islice
 import numpy as np
 
 from lightning_rlhf.cli.doctor.check import Check, CheckResult
+from lightning_rlhf.cli.doctor.lengths import length_argument, length_fix, positions_fix, room_for_rows
 from lightning_rlhf.cli.doctor.subject import Subject
 from lightning_rlhf.data import PromptData, RankingData
 from lightning_rlhf.data.rows import Tally
@@ -31,7 +32,7 @@ class GoodRows(Check):
             unusable = f", {tally.num_skipped} bad ones" if tally.num_skipped else ""
             unusable += f", {tally.num_too_long} too long" if tally.num_too_long else ""
             unusable += f", {tally.num_unordered} without an ordered pair" if tally.num_unordered else ""
-            longer = "Raise max_length, or set --data.truncation right." if tally.num_too_long else "Check the path."
+            longer = length_fix(subject, sample.whole_lengths) if sample.whole_lengths else "Check the path."
             fix = f"Mend the rows, or name their fields in `columns`. The first: {tally.first_skipped}"
             yield self.failed(f"{source} has no usable row{unusable}", fix if tally.num_skipped else longer)
         elif tally.num_skipped and data.on_bad_row == "error":
@@ -111,7 +112,7 @@ class Positions(Check):
     def results(self, subject: Subject) -> Iterator[CheckResult]:
         """One."""
         tokenization, module = subject.data.tokenization, subject.module
-        longest = max(map(tokenization.length, subject.sample.rows), default=0)
+        longest_row = longest = max(map(tokenization.length, subject.sample.rows), default=0)
         what = f"the longest row has {longest} tokens"
         if isinstance(module, PPOModule):
             response_length = module.settings.max_response_length
@@ -120,8 +121,7 @@ class Positions(Check):
         if positions is None:
             yield self.passed(f"{what}; the model's config sets no limit")
         elif longest > positions:
-            argument = "max_prompt_length or max_response_length" if module.stage == "ppo" else "max_length"
-            yield self.failed(f"{what}, the model has {positions} positions", f"Lower {argument}.")
+            yield self.failed(f"{what}, the model has {positions} positions", positions_fix(subject, longest_row))
         else:
             yield self.passed(f"{what}, the model has {positions} positions")
 
@@ -138,13 +138,13 @@ class Truncation(Check):
         if not tally.num_records:
             return
         share = (tally.num_truncated + tally.num_too_long) / tally.num_records
-        argument = "max_prompt_length" if subject.stage == "ppo" else "max_length"
+        argument = length_argument(subject)
         limit = getattr(subject.data, argument)
         median, most, longest = np.percentile(sample.whole_lengths, (50, 95, 100)).astype(int).tolist()
         facts = f"tokens per row: median {median}, 95 % up to {most}, longest {longest}; {argument} is {limit}"
         facts += f"; {tally.losses}" if tally.losses else ""
         facts += f"; {tally.num_too_long} rows are left out as too long" if tally.num_too_long else ""
-        fix = f"Set --data.{argument} {most} to keep 95 % of the rows whole, if model and memory allow."
+        fix = length_fix(subject, sample.whole_lengths)
         if share > 0.5:
             yield self.failed(f"{share:.0%} of the rows are cut. {facts}", fix)
         elif share > 0.05:
@@ -178,13 +178,13 @@ class LabelCoverage(Check):
         if endless > 0.5:
             return self.failed(
                 f"{facts}; {endless:.0%} of the rows end without a stop token: the model would not learn to stop",
-                "Raise max_length so that responses are not cut.",
+                f"{_longer_responses(subject)}.",
             )
         if endless > 0.1 or empty > 0.1:
             return self.warned(
                 f"{facts}; {endless:.0%} of the rows end without a stop token, of {empty:.0%} the stop token alone is "
                 "learned",
-                "Raise max_length so that responses are not cut, and check the rows for empty responses.",
+                f"{_longer_responses(subject)}, and check the rows for empty responses.",
             )
         return self.passed(facts)
 
@@ -201,3 +201,11 @@ class LabelCoverage(Check):
             fix = "Check that `ranks` says what is meant: 0 is the best place, equal numbers tie, null is unranked."
             return self.warned(facts, fix)
         return self.passed(facts)
+
+
+def _longer_responses(subject: Subject) -> str:
+    room = room_for_rows(subject)
+    limit: int = getattr(subject.data, length_argument(subject))
+    if room is not None and limit >= room:
+        return "Set --data.truncation turns: the model's positions allow no longer rows"
+    return "Raise max_length so that responses are not cut"

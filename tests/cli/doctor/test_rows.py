@@ -129,3 +129,20 @@ def test_the_rows_of_the_pretraining_term_are_read_too(kit, coefficient, records
 
 def test_a_run_without_a_pretraining_term_needs_no_rows_for_it(kit):
     assert kit.results(PretrainingRows(), kit.subject("ppo")) == []
+
+
+@pytest.mark.parametrize(("max_length", "advised"), [(20, "Set --data.max_length 30,"), (30, "No longer rows fit")])
+def test_no_more_tokens_are_advised_than_the_model_has_positions(kit, max_length, advised):
+    source = kit.Records(answers(*[5] * 10, *[50] * 10))
+    data = {"source": source, "max_length": max_length, "truncation": "right"}
+    subject = kit.subject("sft", base=kit.Altered(max_positions=30), data=data)
+    assert kit.only(Positions(), subject).status == "PASS"
+    fix = kit.only(Truncation(), subject).fix
+    assert fix.startswith(advised)
+    assert "--data.truncation (turns, left, right, drop, window; it is right)" in fix
+    assert "take a base of 53 positions" in fix
+
+
+def test_rows_beyond_the_positions_are_told_the_length_that_fits_beside_a_response(kit):
+    result = kit.only(Positions(), kit.subject("ppo", base=kit.Altered(max_positions=19)))
+    assert "Set --data.max_prompt_length 7, or --model.max_response_length 11," in result.fix
