@@ -61,6 +61,7 @@ class RewardModelScorer(Scorer):
     def score(self, responses: Responses) -> Tensor:
         """Scores in chunks of rows of similar length."""
         pairs = self._pairs(responses)
+        self._require_embedded(pairs)
         numbers = _neighbours([prompt for prompt, _ in pairs])
         scores = torch.empty(len(pairs), dtype=torch.float32)
         device = next(self.model.parameters()).device
@@ -96,6 +97,18 @@ class RewardModelScorer(Scorer):
                 "tokens. Use shorter prompts, or lower max_response_length."
             )
         return pairs
+
+    def _require_embedded(self, pairs: Sequence[Pair]) -> None:
+        """Refuses tokens that the reward model's own tokenizer has and its transformer has not."""
+        table = getattr(self.model.backbone, "get_input_embeddings", lambda: None)()
+        number = getattr(table, "num_embeddings", None)
+        greatest = max(max(prompt + response) for prompt, response in pairs)
+        if isinstance(number, int) and greatest >= number:
+            raise ScorerError(
+                f"the tokens of reward model {self.name!r} must be among the {number} that it embeds, got the id "
+                f"{greatest}. Resize its embeddings to its tokenizer, or take the token out of both tokenizer and "
+                "template."
+            )
 
     def _shared_pairs(self, responses: Responses) -> list[Pair]:
         pairs = []

@@ -103,6 +103,15 @@ def test_a_row_that_does_not_fit_is_an_error(tiny, responses):
         scorer(tiny, model=scalar_model(tiny, positions=9)).score(responses)
 
 
+def test_a_token_that_the_reward_model_does_not_embed_is_an_error_that_names_it(tiny, responses):
+    model = scalar_model(tiny)
+    model.backbone.resize_token_embeddings(10)
+    with pytest.raises(
+        ScorerError, match="of reward model 'helpful' must be among the 10 that it embeds, got the id 10"
+    ):
+        scorer(tiny, model=model).score(responses)
+
+
 def test_a_score_that_is_not_finite_is_an_error_that_names_the_row(tiny, responses):
     model = scalar_model(tiny)
     with torch.no_grad():
