@@ -1,4 +1,4 @@
-"""One root for all files of a run: the same on every rank, absolute, and this run's alone."""
+"""A root for all files of a run: the same on every rank, absolute, and this run's alone."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a checkpoint leaves out: weights that are not trained and can be had again, of which it keeps the checksums."""
+"""Frozen weights that can be had again: checkpoints leave them out and keep their checksums."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a kill leaves in a run's folders, and the start that settles it."""
+"""Leftovers of a killed run, which the next start clears away."""
 
 from pathlib import Path
 

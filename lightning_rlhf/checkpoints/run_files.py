@@ -1,4 +1,4 @@
-"""What a run leaves in its root, and the checkpoints among it."""
+"""The names of the files that a run leaves in its root, and the search for its checkpoints."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a strategy of Lightning's is taught about checkpoints: to write them whole, and to look before it loads one."""
+"""Wrappers that make Lightning's strategies write whole checkpoints and verify them before they load."""
 
 import pickle
 import re

@@ -1,4 +1,4 @@
-"""What a config's YAML may hold: data of a size and depth that a person writes."""
+"""Limits on the YAML of a config: data of a size and depth that a person writes."""
 
 import re
 

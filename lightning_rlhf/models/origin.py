@@ -1,4 +1,4 @@
-"""Where a model's weights can be had again, for a checkpoint that leaves them out."""
+"""The origin of a model's weights, recorded so that a checkpoint can leave them out."""
 
 from torch import nn
 from transformers import PreTrainedModel

@@ -1,4 +1,4 @@
-"""What a reward model is trained from: a language model, which gets a new head, or a trained reward model."""
+"""Loading of a reward model's base: a language model, which gets a new head, or a trained reward model."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps for the moment when training goes on, and putting it in force then."""
+"""State that a checkpoint restores only when training goes on."""
 
 from collections.abc import Mapping
 from typing import Any

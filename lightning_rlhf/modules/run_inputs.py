@@ -1,4 +1,4 @@
-"""What a run reads beside its config, recorded in its checkpoints and compared when it goes on."""
+"""Fingerprints of a run's inputs beside its config, recorded in checkpoints and compared on a resume."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime

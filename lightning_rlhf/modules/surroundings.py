@@ -1,4 +1,4 @@
-"""What surrounds a module in a run: its seed, its ranks and how its losses are scaled."""
+"""The Trainer's side of a module: its seed, its ranks and how its losses are scaled."""
 
 import os
 from collections.abc import Mapping

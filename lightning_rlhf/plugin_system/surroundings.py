@@ -1,4 +1,4 @@
-"""What a process shares among all its code, and an import has no business with: put back after a plug-in's."""
+"""State that a process shares among all its code, put back after a plug-in's import."""
 
 import contextlib
 import locale

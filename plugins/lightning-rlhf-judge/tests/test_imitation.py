@@ -1,4 +1,4 @@
-"""What is judged cannot write its own verdict."""
+"""A judged response cannot write its own verdict."""
 
 import re
 
