@@ -12,8 +12,9 @@ from lightning_rlhf.callbacks import Sample
 from lightning_rlhf.callbacks.sample_table import _markdown
 from lightning_rlhf.cli.demo import report
 from lightning_rlhf.cli.inspect.page import write_page
-from lightning_rlhf.cli.inspect.tables import Inspection, Kind, Table
+from lightning_rlhf.cli.inspect.tables import Inspection, Kind, RowText, Table
 from lightning_rlhf.cli.inspect.terminal import print_inspection
+from lightning_rlhf.cli.row_text import Piece
 
 HARMFUL = [
     "<script>alert(1)</script>",
@@ -27,7 +28,7 @@ HARMFUL = [
     "<scr\x00ipt>alert(1)</scr\x00ipt>",
     "\ufeff\u202e<script>",
 ]
-ALLOWED = re.compile("b|body|dd|dl|dt|h1|h2|head|html|img|meta|p|pre|style|table|t[dhr]|thead|title")
+ALLOWED = re.compile("b|body|dd|dl|dt|h1|h2|head|html|img|meta|p|pre|span|style|table|t[dhr]|thead|title")
 
 
 class Reader(html.parser.HTMLParser):
@@ -71,12 +72,13 @@ def test_the_demos_page_shows_it_and_does_nothing(tmp_path, text):
 @pytest.mark.parametrize("text", HARMFUL)
 def test_the_page_of_inspect_shows_it_and_does_nothing(tmp_path, text):
     table = Table(text, ("token", text), [(text, text)], [Kind.PLAIN])
-    write_page(tmp_path / "r.html", Inspection(text, {text: text}, [table]))
+    row = RowText(text, [Piece(text, Kind.PLAIN, 1)])
+    write_page(tmp_path / "r.html", Inspection(text, {text: text}, [row], [table]))
     visible = read(tmp_path / "r.html").text
     assert "\x00" not in visible
     assert "\u202e" not in visible
     if text.isprintable():
-        assert visible.count(text) == 8  # the title stands twice
+        assert visible.count(text) == 10  # the title stands twice
 
 
 @pytest.mark.parametrize("module", ["demo", "inspect"])
@@ -84,7 +86,7 @@ def test_no_page_could_run_a_script_or_load_anything(tmp_path, module):
     if module == "demo":
         report.write_report(tmp_path / "r.html", summary="", tables=[], commands=[], figure=Figure(figsize=(1, 1)))
     else:
-        write_page(tmp_path / "r.html", Inspection("", {}, []))
+        write_page(tmp_path / "r.html", Inspection("", {}))
     contents = [value for name, value in read(tmp_path / "r.html").attributes if name == "content"]
     assert any((content or "").startswith("default-src 'none'; style-src 'unsafe-inline'") for content in contents)
 
@@ -105,8 +107,9 @@ def test_a_logger_gets_text_and_no_markup(text):
 )
 def test_a_terminal_is_not_driven_by_it(text):
     screen = StringIO()
+    row = RowText(text, [Piece(text, Kind.PLAIN, 1)])
     table = Table(text, ("token",), [(text,)], [Kind.PLAIN])
-    print_inspection(Console(file=screen, width=200), Inspection(text, {"fact": text}, [table]))
+    print_inspection(Console(file=screen, width=200), Inspection(text, {"fact": text}, [row], [table]))
     for character in "\x1b\x9b\x07\r\u202e":
         assert character not in screen.getvalue()
-    assert "[bold]" not in text or screen.getvalue().count("[bold]x[/]") == 4
+    assert "[bold]" not in text or screen.getvalue().count("[bold]x[/]") == 6
