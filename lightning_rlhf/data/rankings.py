@@ -32,8 +32,9 @@ class RankingData(RLHFData):
         truncation: what goes of a ranking that is longer than max_length with its longest response; the prompt stays
             the same for all. turns: the oldest turns of the prompt with their answers; the system message stays, and a
             response that does not fit whole is left out, with the ranking where no two are left to compare. left: the
-            beginning of the prompt. right: the end of each response that is too long, which then has no stop token.
-            drop: the ranking. What was lost is reported in tokens. Nothing is left out where all is to be scored.
+            beginning of the prompt. right: the end of each response that is too long, which then has no stop token, and
+            the beginning of a prompt beyond half of max_length. drop: the ranking. What was lost is reported in tokens.
+            Nothing is left out where all is to be scored.
         num_workers: processes that load batches ahead; 0 loads in the main process.
     """
 

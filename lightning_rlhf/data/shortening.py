@@ -116,9 +116,11 @@ class Shortener:
     def _ranking_prompt(self, messages: Dialogue, prompt: list[int], longest: int) -> tuple[Dialogue, list[int]] | None:
         """The prompt, as it leaves room for the longest response; None where there is none."""
         room = self.max_length - longest
-        if len(prompt) <= room or (self.truncation == "right" and len(prompt) < self.max_length):
+        if self.truncation == "right":  # the prompt takes what responses leave, and half of the row in any case
+            room = max(room, self.max_length // 2)
+        if len(prompt) <= room:
             return messages, prompt
-        if self.truncation == "left" and room > 0:
+        if self.truncation in ("left", "right") and room > 0:
             return messages, [prompt[place] for place in self._end(prompt, room)]
         if self.truncation != "turns":
             return None

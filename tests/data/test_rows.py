@@ -275,7 +275,7 @@ def test_the_prompt_is_cut_alike_for_all_candidates(formatter):
     [
         ("turns", "defgh", ["x</s>", "yz</s>", ""]),
         ("left", "h", ["x</s>", "yz</s>", "uvwxyz</s>"]),
-        ("right", "", []),
+        ("right", "efgh", ["x</s>", "yz</s>", "uvwx"]),
         ("drop", "", []),
     ],
 )
