@@ -139,7 +139,7 @@ class Explainer:
         offered, meant = _names(hint), near(name, _names(hint))
         if not offered or (meant and len(offered) > _LONG):
             return f"{argument} must be a known class's name or a class path, got {name!r}.{meant}"
-        return f"{argument} must be one of {', '.join(offered)}, or a class path, got {name!r}.{meant}"
+        return f"{argument} must be one of {', '.join(sorted(offered))}, or a class path, got {name!r}.{meant}"
 
     def _no_class(self, fault: _Fault, match: re.Match[str]) -> str:
         return f"{self._unknown_class(fault, match)} Only --config reads a file."
