@@ -132,7 +132,7 @@ def test_half_an_escaped_character_becomes_a_question_mark(load):
         ("a.json", "[]", "at least one row"),
         ("a.json", '[{"instruction": "a", "output": "b"},', "one JSON array of rows, got parse error"),
         ("a.json", '[{"output": "\udcff"}]', "UTF8"),
-        ("a.tsv", "a\tb", "suffix"),
+        ("a.xml", "<a>", "suffix"),
         ("a.jsonl", "", "at least one row"),
     ],
 )
