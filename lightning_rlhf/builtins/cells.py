@@ -11,7 +11,7 @@ __all__ = ["cell_of_list", "cell_of_messages", "cell_of_number"]
 
 _MESSAGE_KEYS = (("role", "content"), ("from", "value"))
 _LIKE_MESSAGES = re.compile(r"""\s*\[?\s*\{\s*['"](?:role|content|from|value)['"]\s*:""")
-"""How messages begin, in JSON and as Python shows them."""
+"""The first characters of messages, in JSON and as Python shows them."""
 
 
 def cell_of_list(field: str, cell: str) -> Any:

@@ -22,14 +22,14 @@ _ROLES = {
 }
 _SPELLINGS = (("role", "content"), ("from", "value"))
 _NOT_RENDERED = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "refusal", "audio")
-"""What an assistant's message says beside its content."""
+"""Fields of an assistant's message beside its content."""
 WRITE_OUT = (
     "Read the file with the dataset `openai_messages` of lightning-rlhf-dialogues, which writes tools and calls as "
     "text, write it into a message's content as the model is to read or say it, or take it out of the row."
 )
-"""What to do about tools and calls."""
+"""Advice on rows with tools and calls."""
 _OTHER_WEIGHTS = ("loss", "loss_mask", "loss_scale", "loss_weight", "train", "training", "trainable")
-"""What other trainers call `weight`."""
+"""Other trainers' names for `weight`."""
 
 
 def messages_of(value: Any) -> tuple[Message, ...]:

@@ -17,7 +17,7 @@ it."""
 
 _ROWS_PER_BATCH = 256
 _INDEXED = b"ARROW1"
-"""How an Arrow file begins that is no stream."""
+"""The first bytes of an Arrow file that is no stream."""
 
 
 def parquet_rows(stream: IO[bytes], path: Path) -> Iterator[NumberedRow]:

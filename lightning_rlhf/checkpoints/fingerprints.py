@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _NOT_OF_THE_MODEL = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
-"""What a config says of its files."""
+"""Fields of a config that describe its files and not the model."""
 
 
 def text_fingerprint(*texts: str) -> str:

@@ -15,7 +15,7 @@ from lightning_rlhf.models.origin import origin
 __all__ = ["LEFT_OUT", "FrozenWeights"]
 
 LEFT_OUT = "frozen_weights"
-"""Where a checkpoint of this library keeps the record."""
+"""The key of this library's record in a checkpoint."""
 
 _STATES = ("state_dict", "current_model_state")
 """Where Lightning's checkpoints hold the module's weights; the second with a callback that averages them."""
